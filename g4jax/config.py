@@ -10,6 +10,11 @@ from typing import Any, Literal
 
 LayerKind = Literal["sliding_attention", "full_attention"]
 
+DEFAULT_ROPE = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
+}
+
 MODEL_TYPES = ("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")
 
 
@@ -181,21 +186,30 @@ def layer_specs(raw: dict[str, Any]) -> tuple[LayerSpec, ...]:
 def _layer_spec(raw: dict[str, Any], index: int, kind: LayerKind, first_shared: int) -> LayerSpec:
     sliding = kind == "sliding_attention"
     shared = index >= first_shared
-    head_dim = raw["head_dim"] if sliding else raw.get("global_head_dim") or raw["head_dim"]
-    k_eq_v = bool(raw.get("attention_k_eq_v")) and not sliding
-    kv_heads = (raw.get("num_global_key_value_heads") if k_eq_v else None) or raw["num_key_value_heads"]
+    own = raw | _layer_overrides(raw, index, sliding)
     double_wide = shared and raw.get("use_double_wide_mlp")
     return LayerSpec(
         index=index,
         kind=kind,
         window=raw["sliding_window"] if sliding else None,
-        head_dim=head_dim,
-        num_kv_heads=kv_heads,
-        k_eq_v=k_eq_v,
+        head_dim=own["head_dim"],
+        num_kv_heads=own["num_key_value_heads"],
+        k_eq_v=bool(raw.get("attention_k_eq_v")) and not sliding,
         kv_source=_producer(raw["layer_types"], kind, first_shared) if shared else index,
-        intermediate_size=raw["intermediate_size"] * (2 if double_wide else 1),
-        rope=_rope_spec(raw, kind, head_dim),
+        intermediate_size=own["intermediate_size"] * (2 if double_wide else 1),
+        rope=_rope_spec(raw, kind, own["head_dim"]),
     )
+
+
+def _layer_overrides(raw: dict[str, Any], index: int, sliding: bool) -> dict[str, Any]:
+    """What differs in one layer. The releases say it by `global_*` fields, newer versions of transformers write
+    `per_layer_config` instead, layer by layer."""
+    if raw.get("per_layer_config") is not None:
+        return raw["per_layer_config"].get(str(index), {})
+    if sliding:
+        return {}
+    heads = raw.get("num_global_key_value_heads") if raw.get("attention_k_eq_v") else None
+    return {"head_dim": raw.get("global_head_dim", 512)} | ({"num_key_value_heads": heads} if heads else {})
 
 
 def _producer(kinds: list[LayerKind], kind: LayerKind, first_shared: int) -> int:
@@ -206,7 +220,7 @@ def _producer(kinds: list[LayerKind], kind: LayerKind, first_shared: int) -> int
 
 
 def _rope_spec(raw: dict[str, Any], kind: LayerKind, head_dim: int) -> RopeSpec:
-    rope = (raw.get("rope_parameters") or {}).get(kind)
+    rope = (raw.get("rope_parameters") or DEFAULT_ROPE).get(kind)
     if rope is None:
         raise ConfigError(f"text_config.rope_parameters lacks {kind}")
     partial = rope.get("partial_rotary_factor", 1.0) if rope.get("rope_type") == "proportional" else 1.0
