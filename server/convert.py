@@ -1,0 +1,194 @@
+"""Request bodies -> what the engine takes."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from g4jax.sample.params import InvalidParameter, SamplingParams
+from server.errors import CONTEXT_EXCEEDED, invalid, unsupported
+from server.messages import Add
+from server.model import ModelInfo
+from server.schemas import ChatRequest, CompletionRequest, ContentPart, GenerationBody, Message, PastToolCall
+
+DEFAULT_COMPLETION_TOKENS = 16
+"""OpenAI's default for /v1/completions; a chat may fill the context."""
+
+OWN_TEMPLATE_VARIABLES = {"messages", "tools", "add_generation_prompt"}
+
+
+def sampling_params(body: GenerationBody, model: ModelInfo, max_tokens: int | None) -> SamplingParams:
+    """The sampling of a request; what it does not say comes from the checkpoint."""
+    defaults = model.defaults
+    _check_token_ids("stop_token_ids", body.stop_token_ids or [], model.vocab_size)
+    try:
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=_or(body.temperature, defaults.temperature),
+            top_k=_or(body.top_k, defaults.top_k),
+            top_p=_or(body.top_p, defaults.top_p),
+            min_p=_or(body.min_p, defaults.min_p),
+            repetition_penalty=_or(body.repetition_penalty, defaults.repetition_penalty),
+            presence_penalty=_or(body.presence_penalty, 0.0),
+            frequency_penalty=_or(body.frequency_penalty, 0.0),
+            seed=body.seed,
+            stop=tuple(body.stop or ()),
+            stop_token_ids=tuple(body.stop_token_ids or ()),
+            ignore_eos=bool(body.ignore_eos),
+            min_tokens=body.min_tokens or 0,
+        )
+    except InvalidParameter as error:
+        raise invalid(error.field, error.message) from None
+
+
+def engine_requests(
+    request_id: str, prompts: Sequence[list[int]], params: SamplingParams, n: int, model: ModelInfo
+) -> list[Add]:
+    """One engine request for each choice, `n` for each prompt in order. With a seed, choice i draws with seed + i."""
+    adds = []
+    for index, prompt_ids in enumerate([ids for ids in prompts for _ in range(n)]):
+        seed = None if params.seed is None else params.seed + index % n
+        own = replace(params, seed=seed, stop=())  # Stop texts are found where there is text, in this process.
+        adds.append(Add(f"{request_id}-{index}", prompt_ids, own, sorted(model.stop_ids)))
+    return adds
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def check_length(prompt: str, num_prompt: int, limit: str, max_tokens: int | None, max_model_len: int) -> None:
+    """400 for what cannot fit the context. `prompt` and `limit` are the names of the two fields."""
+    if num_prompt >= max_model_len:
+        message = (
+            f"has {num_prompt} tokens, but may have at most {max_model_len - 1}: "
+            f"the context holds {max_model_len} tokens, prompt and answer together"
+        )
+        raise invalid(prompt, message, CONTEXT_EXCEEDED)
+    if max_tokens is not None and num_prompt + max_tokens > max_model_len:
+        message = (
+            f"is {max_tokens}, but after the prompt of {num_prompt} tokens "
+            f"the context of {max_model_len} tokens has room for {max_model_len - num_prompt}"
+        )
+        raise invalid(limit, message, CONTEXT_EXCEEDED)
+
+
+def check_chat_supported(body: ChatRequest, parse_tools: bool) -> None:
+    """400 for what this server does not do, rather than an answer that silently ignores it."""
+    _check_common_supported(body)
+    if body.tools and body.tool_choice != "none" and not parse_tools:
+        raise invalid("tools", "this server was started with --tool-call-parser none")
+    if body.top_logprobs is not None and not body.logprobs:
+        raise invalid("top_logprobs", "needs logprobs to be true")
+    if body.logprobs:
+        raise unsupported("logprobs", "logprobs")
+    if body.response_format is not None and body.response_format.type != "text":
+        raise unsupported("response_format", f"response_format {body.response_format.type}")
+    if body.tool_choice not in (None, "auto", "none"):
+        raise unsupported("tool_choice", "a tool_choice other than auto and none")
+    if body.continue_final_message and body.add_generation_prompt:
+        raise invalid("continue_final_message", "excludes add_generation_prompt")
+    if body.continue_final_message:
+        raise unsupported("continue_final_message", "continue_final_message")
+    if body.add_generation_prompt is False:
+        raise unsupported("add_generation_prompt", "a prompt without the opening of the answer")
+
+
+def check_completion_supported(body: CompletionRequest) -> None:
+    """As `check_chat_supported`."""
+    _check_common_supported(body)
+    if body.best_of is not None and body.best_of < (body.n or 1):
+        raise invalid("best_of", "must not be below n")
+    if body.best_of is not None and body.best_of > (body.n or 1):
+        raise unsupported("best_of", "a best_of above n")
+    if body.suffix:
+        raise unsupported("suffix", "suffix: Gemma 4 is not trained to fill in; it")
+    if body.logprobs is not None:
+        raise unsupported("logprobs", "logprobs")
+
+
+def template_messages(body: ChatRequest) -> list[dict[str, Any]]:
+    """The messages as the chat template reads them, unset fields left out."""
+    return [_message(message, f"messages[{i}]") for i, message in enumerate(body.messages)]
+
+
+def template_tools(body: ChatRequest) -> list[dict[str, Any]]:
+    """The tools in OpenAI's shape. None with tool_choice none: the model then does not hear of them."""
+    if body.tool_choice == "none":
+        return []
+    return [tool.model_dump(exclude_none=True) for tool in body.tools or []]
+
+
+def template_kwargs(body: ChatRequest) -> dict[str, Any]:
+    """`chat_template_kwargs`, with enable_thinking from reasoning_effort where only that is given."""
+    kwargs = dict(body.chat_template_kwargs or {})
+    for name in OWN_TEMPLATE_VARIABLES & kwargs.keys():
+        raise invalid("chat_template_kwargs", f"may not set {name}, which has its own place in the request")
+    if body.reasoning_effort is not None:
+        kwargs.setdefault("enable_thinking", body.reasoning_effort != "none")
+    if not isinstance(kwargs.setdefault("enable_thinking", False), bool):
+        raise invalid("chat_template_kwargs.enable_thinking", "must be true or false")
+    return kwargs
+
+
+def prompt_texts_or_ids(body: CompletionRequest, model: ModelInfo) -> list[str | list[int]]:
+    """The prompts, each a text or token ids; 400 for an empty one and for ids that are none."""
+    raw = body.prompt
+    prompts: list[Any] = [raw] if isinstance(raw, str) or isinstance(raw[0], int) else list(raw)
+    for prompt in prompts:
+        if not prompt:
+            raise invalid("prompt", "must not be empty")
+        if not isinstance(prompt, str):
+            _check_token_ids("prompt", prompt, model.vocab_size)
+    return prompts
+
+
+def _check_common_supported(body: GenerationBody) -> None:
+    if body.logit_bias:
+        raise unsupported("logit_bias", "logit_bias")
+    for name in ("regex", "ebnf", "json_schema"):
+        if getattr(body, name) is not None:
+            raise unsupported(name, f"{name} (constrained output)")
+
+
+def _check_token_ids(param: str, ids: Sequence[int], vocab_size: int) -> None:
+    for token in ids:
+        if token >= vocab_size:
+            raise invalid(param, f"token id {token} is out of the vocabulary of {vocab_size}")
+
+
+def _message(message: Message, param: str) -> dict[str, Any]:
+    out: dict[str, Any] = {"role": message.role, "content": _content(message, param)}
+    # One thought under two names; the template would render both.
+    reasoning = message.reasoning_content if message.reasoning_content is not None else message.reasoning
+    calls = [_call(call) for call in message.tool_calls or []]
+    optional = {
+        "reasoning_content": reasoning,
+        "tool_calls": calls or None,
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+    }
+    return out | {name: value for name, value in optional.items() if value is not None}
+
+
+def _content(message: Message, param: str) -> str | list[dict[str, str]] | None:
+    if message.content is None or isinstance(message.content, str):
+        return message.content
+    return [_part(part, f"{param}.content[{i}]") for i, part in enumerate(message.content)]
+
+
+def _part(part: ContentPart, param: str) -> dict[str, str]:
+    if part.type != "text":
+        raise unsupported(f"{param}.type", f"content of type {part.type!r}")
+    if part.text is None:
+        raise invalid(f"{param}.text", "is missing")
+    return {"type": "text", "text": part.text}
+
+
+def _call(call: PastToolCall) -> dict[str, Any]:
+    function = {"name": call.function.name, "arguments": call.function.arguments}
+    return {"type": "function", "function": function} | ({"id": call.id} if call.id else {})
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value

@@ -1,0 +1,166 @@
+"""The engine process: takes requests from a connection, steps the engine, sends back what it made."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing import connection, parent_process
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from g4jax.engine.options import EngineOptions, InvalidOption
+from g4jax.engine.request import Request
+from server.messages import (
+    Abort,
+    Add,
+    EngineInfo,
+    Failed,
+    FinishReason,
+    Progress,
+    Ready,
+    Refused,
+    Shutdown,
+    ToEngine,
+    Update,
+    Updates,
+    decode_to_engine,
+    encode,
+)
+
+log = logging.getLogger("g4jax")
+
+
+class StepUpdate(Protocol):
+    """New tokens of one request, as the scheduler reports them."""
+
+    request_id: str
+    token_ids: list[int]
+    finish_reason: FinishReason | None
+    stop_id: int | None
+
+
+class Engine(Protocol):
+    """What the loop needs of an engine."""
+
+    max_model_len: int
+    max_batch: int
+
+    @property
+    def has_work(self) -> bool: ...
+    def add_request(self, request: Request) -> None: ...
+    def abort(self, request_id: str) -> None: ...
+    def step(self) -> list: ...
+
+
+ReportProgress = Callable[[str, int, int], None]
+Builder = Callable[[EngineOptions, ReportProgress], Engine]
+
+
+def build_engine(options: EngineOptions, progress: ReportProgress) -> Engine:
+    """The real engine; jax is imported here and nowhere earlier."""
+    from g4jax.engine.launch import build_engine
+
+    return build_engine(options, progress)
+
+
+def run_engine(conn: Connection, options: EngineOptions, build: Builder, log_level: str) -> None:
+    """The main function of the engine process. Returns when told to, or when the HTTP process has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the HTTP process says when to end.
+    logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with _reported(conn):
+        engine = build(options, lambda text, done, total: conn.send_bytes(encode(Progress(text, done, total))))
+        conn.send_bytes(encode(Ready(EngineInfo(engine.max_model_len, engine.max_batch))))
+        serve(conn, engine)
+
+
+def serve(conn: Connection, engine: Engine) -> None:
+    """Runs the engine until the other end says Shutdown or goes away; a failure is told before it ends."""
+    with _reported(conn):
+        EngineLoop(conn, engine).run()
+
+
+class EngineLoop:
+    """Drain the messages, step, send; sleeps in `poll` when there is nothing to do."""
+
+    def __init__(self, conn: Connection, engine: Engine):
+        self._conn = conn
+        self._engine = engine
+        self._requests: dict[str, Request] = {}
+
+    def run(self) -> None:
+        while self._drain():
+            if self._engine.has_work:
+                self._send(self._engine.step())
+
+    def _drain(self) -> bool:
+        """Handle everything that has arrived; False when it is time to end."""
+        timeout_s = 0.0 if self._engine.has_work else None
+        try:
+            while self._conn.poll(timeout_s):
+                message = decode_to_engine(self._conn.recv_bytes())
+                if isinstance(message, Shutdown):
+                    return False
+                self._handle(message)
+                timeout_s = 0.0
+        except EOFError:
+            return False
+        return True
+
+    def _handle(self, message: ToEngine) -> None:
+        if isinstance(message, Add):
+            self._add(message)
+        elif isinstance(message, Abort) and self._requests.pop(message.id, None):
+            self._engine.abort(message.id)
+
+    def _add(self, message: Add) -> None:
+        request = Request(message.id, message.prompt_ids, message.params, frozenset(message.stop_ids))
+        try:
+            self._engine.add_request(request)
+        except ValueError as error:
+            self._conn.send_bytes(encode(Refused(message.id, str(error))))
+        else:
+            self._requests[message.id] = request
+
+    def _send(self, updates: list[StepUpdate]) -> None:
+        items = [self._message(update) for update in updates if update.request_id in self._requests]
+        if items:
+            self._conn.send_bytes(encode(Updates(items)))
+
+    def _message(self, update: StepUpdate) -> Update:
+        request = self._requests[update.request_id]
+        if update.finish_reason is not None:
+            del self._requests[update.request_id]
+        return Update(request.id, update.token_ids, update.finish_reason, update.stop_id, request.num_cached)
+
+
+def _die_with_parent() -> None:
+    """No orphan: end at once when the HTTP process is gone, even in the middle of a compilation."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _reported(conn: Connection) -> Iterator[None]:
+    try:
+        yield
+    except (BrokenPipeError, ConnectionResetError):
+        log.info("the HTTP process has gone")
+    except Exception as error:
+        failure = _failure(error)
+        if not failure.by_user:
+            log.error("the engine failed:\n%s", traceback.format_exc())
+        conn.send_bytes(encode(failure))
+
+
+def _failure(error: Exception) -> Failed:
+    if isinstance(error, InvalidOption):
+        return Failed(error.message, True, error.field)
+    # Our own kinds of ValueError say what was asked wrongly; any other is a fault of the program.
+    ours = isinstance(error, ValueError) and type(error).__module__.startswith("g4jax.")
+    return Failed(str(error) or type(error).__name__, by_user=ours)

@@ -1,0 +1,92 @@
+"""What the HTTP process and the engine process say to each other, as msgpack over one connection."""
+
+from typing import Literal
+
+import msgspec
+
+from g4jax.sample.params import SamplingParams
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+class Add(msgspec.Struct, frozen=True, tag="add"):
+    """A new request. `stop_ids` are the model's own end tokens; those of the client are in `params`."""
+
+    id: str
+    prompt_ids: list[int]
+    params: SamplingParams
+    stop_ids: list[int] = []
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    """Nobody waits for this request any more."""
+
+    id: str
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
+    """The engine process shall end."""
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What the engine came up with. `max_model_len` counts prompt and answer tokens."""
+
+    max_model_len: int
+    max_batch: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """Everything is loaded and compiled."""
+
+    info: EngineInfo
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    """How far the start is: `done` of `total` steps of the stage `text`."""
+
+    text: str
+    done: int
+    total: int
+
+
+class Update(msgspec.Struct, frozen=True, array_like=True):
+    """New tokens of one request. `stop_id` is the end token that was met; it is also the last of `token_ids`."""
+
+    id: str
+    token_ids: list[int]
+    finish_reason: FinishReason | None = None
+    stop_id: int | None = None
+    cached_tokens: int = 0
+
+
+class Updates(msgspec.Struct, frozen=True, tag="updates"):
+    """All that one engine step made."""
+
+    items: list[Update]
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The engine cannot serve this request at all."""
+
+    id: str
+    message: str
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The engine process is about to end.
+
+    `by_user`: the message tells what to do better; `option` names the EngineOptions field at fault, if the message
+    does not say it.
+    """
+
+    message: str
+    by_user: bool = False
+    option: str | None = None
+
+
+ToEngine = Add | Abort | Shutdown
+FromEngine = Ready | Progress | Updates | Refused | Failed
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode
+decode_from_engine = msgspec.msgpack.Decoder(FromEngine).decode

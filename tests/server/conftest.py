@@ -1,0 +1,105 @@
+"""A server over the fake engine, in this process: uvicorn and the engine's loop each in a thread."""
+
+import contextlib
+import multiprocessing
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from g4jax.chat.template import ChatTemplate, shipped_source
+from g4jax.engine.request import Request
+from g4jax.sample.defaults import GenerationDefaults
+from g4jax.testing.byte_tokenizer import byte_tokenizer
+from g4jax.testing.fake_engine import FakeEngine
+from server.app import create_app
+from server.chat_format import ChatFormat
+from server.engine_client import EngineClient
+from server.engine_process import serve
+from server.messages import EngineInfo, Ready, encode
+from server.model import ModelInfo
+
+TOKENIZER = byte_tokenizer()
+END = TOKENIZER.control.turn_close
+MAX_MODEL_LEN = 512
+
+
+@dataclass
+class Running:
+    """A server that runs: its address, its engine, and the official client."""
+
+    url: str
+    engine: FakeEngine
+    client: openai.OpenAI
+
+    def healthy(self) -> bool:
+        return httpx.get(f"{self.url}/health").status_code == 200
+
+
+def ids(text: str) -> list[int]:
+    """Ids of an answer as the model would write it, control tokens spelled out."""
+    return TOKENIZER.encode_rendered(text)
+
+
+def answers(table: dict[str, str], otherwise: str = "Hello!<turn|>") -> Callable[[Request], list[int]]:
+    """A script: the answer whose key is in the last turn of the prompt."""
+
+    def script(request: Request) -> list[int]:
+        prompt = TOKENIZER.decode(request.prompt_ids, skip_special_tokens=False).rsplit("<|turn>user", 1)[-1]
+        return ids(next((answer for key, answer in table.items() if key in prompt), otherwise))
+
+    return script
+
+
+def chat_format(**flags: bool) -> ChatFormat:
+    return ChatFormat(TOKENIZER, ChatTemplate(shipped_source("small"), TOKENIZER), **flags)
+
+
+def model_info(**values) -> ModelInfo:
+    values = {"defaults": GenerationDefaults(top_k=64, top_p=0.95)} | values
+    return ModelInfo(("nano", "org/nano"), "/nano", 1, TOKENIZER.vocab_size, TOKENIZER.stop_ids, **values)
+
+
+@contextlib.contextmanager
+def running(engine: FakeEngine, *, api_key: str | None = None, **flags: bool) -> Iterator[Running]:
+    ours, theirs = multiprocessing.Pipe()
+    theirs.send_bytes(encode(Ready(EngineInfo(engine.max_model_len, engine.max_batch))))
+    loop = threading.Thread(target=serve, args=(theirs, engine), daemon=True)
+    loop.start()
+    client = EngineClient(ours)
+    app = create_app(client, chat_format(**flags), model_info(), api_key=api_key)
+    with listening(app) as url:
+        official = openai.OpenAI(base_url=f"{url}/v1", api_key=api_key or "none", max_retries=0, timeout=20)
+        while client.info is None:
+            time.sleep(0.005)
+        yield Running(url, engine, official)
+    client.close()
+    loop.join(5)
+    theirs.close()
+
+
+@contextlib.contextmanager
+def listening(app) -> Iterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)  # A client that does not read is felt soon.
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def served(request) -> Iterator[Running]:
+    """The server of a test module, which names its answers in ANSWERS."""
+    with running(FakeEngine(answers(request.module.ANSWERS), max_model_len=MAX_MODEL_LEN, tokens_per_step=3)) as server:
+        yield server
