@@ -1,0 +1,89 @@
+"""The text decoder: one stack for every Gemma 4."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float, Int
+
+from g4jax.config import TextConfig
+from g4jax.nn.attention import DenseKeys, Keys
+from g4jax.nn.block import DecoderBlock
+from g4jax.nn.embed import Embedding
+from g4jax.nn.norm import RMSNorm
+from g4jax.nn.per_layer import PerLayerInputs
+from pallas_kernels.core import Implementation
+from pallas_kernels.norm import Residual, add_rms_norm
+
+
+class TextModel(nnx.Module):
+    """Embedding, `config.layers`, final norm, tied head.
+
+    Inside a `shard_map` over `tp` devices the parameters are local parts and the module computes with them; outside,
+    `tp` is 1. `implementation` chooses the kernels (None: by backend).
+    """
+
+    def __init__(
+        self,
+        config: TextConfig,
+        *,
+        dtype: DTypeLike = jnp.bfloat16,
+        tp: int = 1,
+        implementation: Implementation | None = None,
+    ):
+        d, eps, width = config.hidden_size, config.rms_norm_eps, config.hidden_size_per_layer_input
+        self.first_shared = config.first_shared
+        self.eps = eps
+        self.implementation: Implementation | None = implementation
+        self.embed_tokens = Embedding(config.vocab_size, d, config.final_logit_softcapping, dtype, tp)
+        self.per_layer_inputs = (
+            PerLayerInputs(config.vocab_size_per_layer_input, config.num_layers, width, d, eps, dtype, implementation)
+            if width
+            else None
+        )
+        self.layers = nnx.List(DecoderBlock(config, spec, dtype, tp, implementation) for spec in config.layers)
+        self.norm = RMSNorm(d, eps, dtype)
+
+    def __call__(
+        self,
+        tokens: Int[Array, " R"],
+        keys: Keys,
+        *,
+        rows: Int[Array, " Q"] | None = None,
+        row_keys: Keys | None = None,
+    ) -> Float[Array, "Q D"]:
+        """Final-normed hidden states of `rows` of the packed `tokens` (of all of them where `rows` is None).
+
+        KV-shared layers store nothing, so from the first of them on only `rows` are computed, and those attend through
+        `row_keys`.
+        """
+        x = self.embed_tokens(tokens)
+        per_layer = None if self.per_layer_inputs is None else self.per_layer_inputs(tokens, x)
+        residual = Residual(x, None, None, None)
+        for index, layer in enumerate(self.layers):
+            if index == self.first_shared and rows is not None and row_keys is not None:
+                residual, per_layer, keys, rows = _take(residual, rows), _rows(per_layer, rows), row_keys, None
+            residual = layer(residual, keys, None if per_layer is None else per_layer[:, index])
+        _, (h,) = add_rms_norm(
+            residual if rows is None else _take(residual, rows),
+            (self.norm.weight[...],),
+            eps=self.eps,
+            implementation=self.implementation,
+        )
+        return h
+
+    def logits(self, h: Float[Array, "Q D"]) -> Float[Array, "Q V"]:
+        """Soft-capped float32 logits of final-normed hidden states."""
+        return self.embed_tokens.logits(h)
+
+    def dense_logits(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+        """Logits of whole sequences, without a cache: for training and for reading."""
+        batch, length = tokens.shape
+        keys = DenseKeys(batch, length, self.norm.weight[...].dtype)
+        return self.logits(self(tokens.reshape(-1), keys)).reshape(batch, length, -1)
+
+
+def _take(residual: Residual, rows: Int[Array, " Q"]) -> Residual:
+    return Residual(residual.x[rows], _rows(residual.y, rows), residual.weight, residual.scale)
+
+
+def _rows(x: Array | None, rows: Int[Array, " Q"]) -> Array | None:
+    return None if x is None else x[rows]

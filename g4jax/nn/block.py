@@ -1,0 +1,71 @@
+"""One decoder layer.
+
+A layer receives the residual stream as a sum that is still to be made (`Residual`) and returns it the same way, so that
+norm, addition and the next projection can be one kernel.
+"""
+
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float
+
+from g4jax.config import LayerSpec, TextConfig
+from g4jax.nn.attention import Attention, Keys
+from g4jax.nn.linear import ColumnLinear
+from g4jax.nn.mlp import GatedMLP
+from g4jax.nn.moe import SparseFeedForward
+from g4jax.nn.norm import RMSNorm
+from g4jax.nn.param import param
+from pallas_kernels.core import Implementation
+from pallas_kernels.norm import Residual
+
+
+class DecoderBlock(nnx.Module):
+    """x += post(attention(pre(x))); x += post(ffn(pre(x))); x += post(per-layer gate); x *= layer_scalar."""
+
+    def __init__(
+        self, config: TextConfig, spec: LayerSpec, dtype: DTypeLike, tp: int, implementation: Implementation | None
+    ):
+        d, eps, width = config.hidden_size, config.rms_norm_eps, config.hidden_size_per_layer_input
+        self.spec = spec
+        self.eps = eps
+        self.input_layernorm = RMSNorm(d, eps, dtype)
+        self.self_attn = Attention(config, spec, dtype, tp, implementation)
+        self.post_attention_layernorm = RMSNorm(d, eps, dtype)
+        self.pre_feedforward_layernorm = RMSNorm(d, eps, dtype)
+        self.mlp = GatedMLP(d, spec.intermediate_size, dtype, tp, implementation)
+        self.sparse = SparseFeedForward(config, dtype, tp, implementation) if config.num_experts else None
+        self.post_feedforward_layernorm = RMSNorm(d, eps, dtype)
+        self.per_layer = PerLayerGate(d, width, eps, dtype, implementation) if width else None
+        self.layer_scalar = param((1,), (None,), dtype)
+
+    def __call__(self, residual: Residual, keys: Keys, per_layer_input: Float[Array, "R P"] | None) -> Residual:
+        x, qkv = self.self_attn.qkv_proj.after_norm(residual, self.input_layernorm, eps=self.eps)
+        residual = Residual(x, self.self_attn(qkv, keys), self.post_attention_layernorm.weight[...], None)
+        x, y = self._feed_forward(residual)
+        post = self.post_feedforward_layernorm
+        if self.per_layer is not None and per_layer_input is not None:
+            x, y = self.per_layer(Residual(x, y, post.weight[...], None), per_layer_input)
+            post = self.per_layer.post_per_layer_input_norm
+        return Residual(x, y, post.weight[...], self.layer_scalar[...])
+
+    def _feed_forward(self, residual: Residual) -> tuple[Float[Array, "R D"], Float[Array, "R D"]]:
+        if self.sparse is None:
+            return self.mlp.after_norm(residual, self.pre_feedforward_layernorm)
+        return self.sparse.after_norm(residual, self.pre_feedforward_layernorm, self.mlp)
+
+
+class PerLayerGate(nnx.Module):
+    """proj(gelu(gate x) * ple): the layer's own input, let in by the stream. There is no norm before the gate."""
+
+    def __init__(self, hidden: int, width: int, eps: float, dtype: DTypeLike, implementation: Implementation | None):
+        self.per_layer_input_gate = ColumnLinear(width, hidden, None, dtype, implementation)
+        self.per_layer_projection = ColumnLinear(hidden, width, None, dtype, implementation)
+        self.post_per_layer_input_norm = RMSNorm(hidden, eps, dtype)
+        self.eps = eps
+
+    def __call__(
+        self, residual: Residual, per_layer_input: Float[Array, "R P"]
+    ) -> tuple[Float[Array, "R D"], Float[Array, "R D"]]:
+        x, gated = self.per_layer_input_gate.after_norm(
+            residual, None, eps=self.eps, activation="times", times=per_layer_input
+        )
+        return x, self.per_layer_projection(gated)

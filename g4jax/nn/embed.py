@@ -1,0 +1,51 @@
+"""The token table: embedding on the way in, logits on the way out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, DTypeLike, Float, Int
+
+from g4jax.nn.param import param
+from g4jax.sharding import TP
+
+
+def rounded(value: float, dtype: DTypeLike) -> np.ndarray:
+    """A constant as the reference holds it: rounded to the weights' dtype (sqrt(1536) is 39.25 in bfloat16)."""
+    return np.asarray(value, dtype=dtype)
+
+
+class Embedding(nnx.Module):
+    """weight [V, D], tied. The vocabulary is split over `tp` devices."""
+
+    def __init__(self, vocab: int, size: int, softcap: float | None, dtype: DTypeLike, tp: int):
+        self.weight = param((vocab, size), ("vocab", None), dtype)
+        self.softcap = softcap
+        self.tp = tp
+
+    def __call__(self, tokens: Int[Array, " R"]) -> Float[Array, "R D"]:
+        """E[token] * sqrt(D)."""
+        table = self.weight[...]
+        rows = table[tokens] if self.tp == 1 else self._from_all_devices(table, tokens)
+        return rows * rounded(table.shape[-1] ** 0.5, table.dtype)
+
+    def _from_all_devices(self, table: Float[Array, "V D"], tokens: Int[Array, " R"]) -> Float[Array, "R D"]:
+        local = tokens - lax.axis_index(TP) * table.shape[0]
+        mine = (local >= 0) & (local < table.shape[0])
+        rows = table[jnp.clip(local, 0, table.shape[0] - 1)]
+        return lax.psum(jnp.where(mine[:, None], rows, 0), TP)
+
+    def logits(self, h: Float[Array, "R D"]) -> Float[Array, "R V"]:
+        """cap * tanh(h E^T / cap) in float32 (the reference caps in bfloat16; sampling profits from the bits)."""
+        table = self.weight[...]
+        logits = lax.dot_general(
+            h, table, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32, precision=_precision(h)
+        )
+        if self.softcap is not None:
+            logits = self.softcap * jnp.tanh(logits / self.softcap)
+        return logits if self.tp == 1 else lax.all_gather(logits, TP, axis=1, tiled=True)
+
+
+def _precision(x: jax.Array) -> lax.Precision | None:
+    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None

@@ -1,0 +1,68 @@
+"""Matrix products with weights stored `[out, in]`, as in the checkpoint.
+
+`ColumnLinear` splits its outputs over the devices, `RowLinear` its inputs (and then sums over the devices).
+"""
+
+import jax
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float
+
+from g4jax.nn.norm import RMSNorm
+from g4jax.nn.param import param
+from g4jax.sharding import TP
+from pallas_kernels import linear
+from pallas_kernels.core import Implementation
+from pallas_kernels.linear import Activation
+from pallas_kernels.norm import Residual
+
+
+class ColumnLinear(nnx.Module):
+    """weight [N, K]; `axis` names what N is made of (None: every device holds all of it)."""
+
+    def __init__(self, n: int, k: int, axis: str | None, dtype: DTypeLike, implementation: Implementation | None):
+        self.weight = param((n, k), (axis, None), dtype)
+        self.implementation: Implementation | None = implementation
+
+    def __call__(self, x: Float[Array, "R K"]) -> Float[Array, "R N"]:
+        return linear.linear(x, self.weight[...], implementation=self.implementation)
+
+    def after_norm(
+        self,
+        residual: Residual,
+        norm: RMSNorm | None,
+        *,
+        eps: float,
+        activation: Activation | None = None,
+        times: Float[Array, "R N"] | None = None,
+    ) -> tuple[Float[Array, "R D"], Float[Array, "R M"]]:
+        """The stream that `residual` stands for, and this layer applied to its norm (None: to itself)."""
+        return linear.norm_linear(
+            residual,
+            None if norm is None else norm.weight[...],
+            self.weight[...],
+            activation=activation,
+            times=times,
+            eps=eps,
+            implementation=self.implementation,
+        )
+
+
+class RowLinear(nnx.Module):
+    """weight [N, K]; `axis` names what K is made of. `tp` devices hold a part of K each and add their results."""
+
+    def __init__(
+        self, n: int, k: int, axis: str | None, dtype: DTypeLike, tp: int, implementation: Implementation | None
+    ):
+        self.weight = param((n, k), (None, axis), dtype)
+        self.tp = tp
+        self.implementation: Implementation | None = implementation
+
+    def __call__(self, x: Float[Array, "R K"]) -> Float[Array, "R N"]:
+        return self.sum_over_devices(self.partial(x))
+
+    def partial(self, x: Float[Array, "R K"]) -> Float[Array, "R N"]:
+        """This device's part of the product."""
+        return linear.linear(x, self.weight[...], implementation=self.implementation)
+
+    def sum_over_devices(self, y):
+        return jax.lax.psum(y, TP) if self.tp > 1 else y
