@@ -1,0 +1,160 @@
+"""`Keys` over the paged cache: what attention does in a prefill step and in a decode step.
+
+Both hold the pages of the whole model while a step is traced and replace a layer's arrays as it writes, so that every
+array is written in place.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float, Int
+
+from g4jax.cache.pages import LayerPages
+from g4jax.config import LayerSpec, RopeSpec
+from g4jax.nn.rope import rope_tables
+from pallas_kernels.core import Implementation
+from pallas_kernels.decode_attention import attend_decode
+from pallas_kernels.prefill_attention import prefill_attention
+from pallas_kernels.qkv import qkv_rope, qkv_rope_write
+
+Pages = dict[int, LayerPages]
+
+
+class RopeCache:
+    """cos and sin of a step's positions, made once per kind of layer."""
+
+    def __init__(self, positions: Int[Array, " R"], dtype: DTypeLike):
+        self._positions, self._dtype = positions, dtype
+        self._tables: dict[RopeSpec, tuple[Array, Array]] = {}
+
+    def __call__(self, spec: RopeSpec) -> tuple[Array, Array]:
+        if spec not in self._tables:
+            self._tables[spec] = rope_tables(spec, self._positions, self._dtype)
+        return self._tables[spec]
+
+
+class PagedPrefill:
+    """T packed tokens of R sequences.
+
+    `positions`, `rows`, `limits` are per token: its place in its sequence, that sequence's row (-1: padding), and the
+    last position it may see on sliding layers. `starts`, `lengths`, `contexts` are per row: first packed token, tokens
+    in this piece, keys in the cache with this piece. The tables give each row's pages.
+    """
+
+    def __init__(
+        self,
+        pages: Pages,
+        *,
+        positions: Int[Array, " T"],
+        rows: Int[Array, " T"],
+        limits: Int[Array, " T"],
+        starts: Int[Array, " R"],
+        lengths: Int[Array, " R"],
+        contexts: Int[Array, " R"],
+        sliding_table: Int[Array, "R M"],
+        full_table: Int[Array, "R M"],
+        page_size: int,
+        dtype: DTypeLike,
+        implementation: Implementation | None,
+    ):
+        self.pages = pages
+        self._positions, self._limits = positions, limits
+        self._pieces = (starts, lengths, contexts)
+        self._tables = {True: sliding_table, False: full_table}
+        self._rope = RopeCache(positions, dtype)
+        self._slots = {sliding: _slots(table, rows, positions, page_size) for sliding, table in self._tables.items()}
+        self._implementation: Implementation | None = implementation
+
+    def attend(
+        self,
+        spec: LayerSpec,
+        qkv: Float[Array, "T C"],
+        q_norm: Float[Array, " H"],
+        k_norm: Float[Array, " H"] | None,
+        *,
+        num_heads: int,
+        eps: float,
+    ) -> Float[Array, "T O"]:
+        cos, sin = self._rope(spec.rope)
+        if k_norm is None:
+            q, _, _ = qkv_rope(qkv, q_norm, None, cos, sin, num_heads=num_heads, k_eq_v=False, eps=eps)
+        else:
+            page, offset = self._slots[spec.is_sliding]
+            q, *written = qkv_rope_write(
+                qkv,
+                q_norm,
+                k_norm,
+                cos,
+                sin,
+                *self.pages[spec.index],
+                page,
+                offset,
+                num_heads=num_heads,
+                k_eq_v=spec.k_eq_v,
+                eps=eps,
+                implementation=self._implementation,
+            )
+            self.pages[spec.index] = LayerPages(*written)
+        return prefill_attention(
+            q,
+            *self.pages[spec.kv_source],
+            self._tables[spec.is_sliding],
+            *self._pieces,
+            self._limits if spec.is_sliding else self._positions,
+            window=spec.window,
+            implementation=self._implementation,
+        )
+
+
+class PagedDecode:
+    """One token of each of B sequences, at `positions` (-1: an unused row)."""
+
+    def __init__(
+        self,
+        pages: Pages,
+        *,
+        positions: Int[Array, " B"],
+        sliding_table: Int[Array, "B M"],
+        full_table: Int[Array, "B M"],
+        dtype: DTypeLike,
+        implementation: Implementation | None,
+    ):
+        self.pages = pages
+        self._positions = positions
+        self._tables = {True: sliding_table, False: full_table}
+        self._rope = RopeCache(jnp.maximum(positions, 0), dtype)
+        self._implementation: Implementation | None = implementation
+
+    def attend(
+        self,
+        spec: LayerSpec,
+        qkv: Float[Array, "B C"],
+        q_norm: Float[Array, " H"],
+        k_norm: Float[Array, " H"] | None,
+        *,
+        num_heads: int,
+        eps: float,
+    ) -> Float[Array, "B O"]:
+        o, *pages = attend_decode(
+            qkv,
+            q_norm,
+            k_norm,
+            *self._rope(spec.rope),
+            *self.pages[spec.kv_source],
+            self._tables[spec.is_sliding],
+            self._positions,
+            num_heads=num_heads,
+            k_eq_v=spec.k_eq_v,
+            window=spec.window,
+            eps=eps,
+            implementation=self._implementation,
+        )
+        if spec.owns_kv:
+            self.pages[spec.index] = LayerPages(*pages)
+        return o
+
+
+def _slots(
+    table: Int[Array, "R M"], rows: Int[Array, " T"], positions: Int[Array, " T"], page_size: int
+) -> tuple[Int[Array, " T"], Int[Array, " T"]]:
+    """Where each token's key goes: page and place in it; padding goes to page 0."""
+    page = table[jnp.maximum(rows, 0), positions // page_size]
+    return jnp.where(rows >= 0, page, 0), positions % page_size

@@ -1,0 +1,148 @@
+"""From options to a running engine: configuration, weights, cache, compiled programs."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from g4jax.cache.paged import Pages
+from g4jax.cache.pages import KV_AXES, allocate
+from g4jax.config import Gemma4Config
+from g4jax.engine.capacity import Capacity, Device, plan_capacity
+from g4jax.engine.engine import Engine
+from g4jax.engine.options import EngineOptions
+from g4jax.engine.runner import Progress, Runner
+from g4jax.engine.scheduler import Scheduler
+from g4jax.engine.steps import Leaves, Step
+from g4jax.sharding import make_mesh, named_sharding, parse_mesh
+from g4jax.weights.abstract import AbstractModel, abstract_model
+from g4jax.weights.hub import resolve
+from g4jax.weights.load import load_leaves
+from pallas_kernels.core import Implementation
+
+XLA_SHARE = 0.95
+"""Share of a GPU's memory that XLA takes at once; what is left is for its libraries."""
+
+
+def build_engine(
+    options: EngineOptions,
+    progress: Progress,
+    *,
+    implementation: Implementation | None = None,
+    compile_ahead: bool = True,
+) -> Engine:
+    """The engine of a checkpoint; `progress(text, done, total)` is told how far it is.
+
+    Raises:
+        InvalidOption, ConfigError, MeshError, CheckpointError: what is wrong and what would be right.
+    """
+    folder = resolve(options.model, with_weights=options.load_format != "dummy")
+    config = Gemma4Config.from_folder(folder)
+
+    def load(mesh: Mesh, dtype: jnp.dtype) -> Leaves:
+        return load_leaves(
+            folder,
+            config.text,
+            mesh,
+            dtype,
+            options.load_format,
+            progress=lambda done, total: progress("loading weights", done, total),
+        )
+
+    return assemble(
+        config,
+        options,
+        load,
+        progress,
+        suppressed=_suppressed(folder),
+        implementation=implementation,
+        compile_ahead=compile_ahead,
+    )
+
+
+def assemble(
+    config: Gemma4Config,
+    options: EngineOptions,
+    load: Callable[[Mesh, jnp.dtype], Leaves],
+    progress: Progress = lambda text, done, total: None,
+    *,
+    suppressed: tuple[int, ...] = (),
+    implementation: Implementation | None = None,
+    compile_ahead: bool = True,
+) -> Engine:
+    """The engine of a model whose leaves `load(mesh, dtype)` gives, in the order of `abstract_model`.
+
+    `suppressed` ids are never drawn. With `compile_ahead=False` programs are compiled when they are first needed, as
+    batch work may prefer.
+    """
+    # Read by XLA when its client is made, which is the first thing that follows.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", str(XLA_SHARE))
+    mesh = make_mesh(parse_mesh(options.mesh))
+    dtype = _dtype(options, config)
+    model = abstract_model(config.text, dtype, mesh.size, implementation)
+    capacity = _capacity(config, options, model, mesh, dtype)
+    step = Step(model.merge, capacity.shapes, dtype, config.text.vocab_size, suppressed, implementation)
+    leaves = load(mesh, dtype)
+    runner = Runner(step, leaves, _pages(config, capacity, mesh, dtype), mesh)
+    if compile_ahead:
+        runner.compile_all(progress, threads=os.cpu_count() or 1)
+    return Engine(runner, _scheduler(config, capacity, options))
+
+
+def _dtype(options: EngineOptions, config: Gemma4Config) -> jnp.dtype:
+    # Matrix products in bfloat16 are slower than in float32 on a CPU.
+    on_cpu = jax.default_backend() == "cpu"
+    name = options.dtype if options.dtype != "auto" else "float32" if on_cpu else config.dtype
+    return jnp.dtype(name)
+
+
+def _capacity(
+    config: Gemma4Config, options: EngineOptions, model: AbstractModel, mesh: Mesh, dtype: jnp.dtype
+) -> Capacity:
+    device = mesh.devices.flat[0]
+    stats = None if device.platform == "cpu" else device.memory_stats()
+    split = sum(p.nbytes // mesh.size if any(p.axes) else p.nbytes for p in model.params)
+    return plan_capacity(
+        config.text,
+        options,
+        Device(None if stats is None else stats["bytes_limit"]),
+        weight_bytes=split,
+        itemsize=dtype.itemsize,
+        tp=mesh.size,
+    )
+
+
+def _pages(config: Gemma4Config, capacity: Capacity, mesh: Mesh, dtype: jnp.dtype) -> Pages:
+    return allocate(
+        config.text,
+        sliding_pages=capacity.sliding_pages,
+        full_pages=capacity.full_pages,
+        page_size=capacity.shapes.page_size,
+        dtype=dtype,
+        tp=mesh.size,
+        sharding=named_sharding(mesh, KV_AXES),
+    )
+
+
+def _scheduler(config: Gemma4Config, capacity: Capacity, options: EngineOptions) -> Scheduler:
+    return Scheduler(
+        sliding_pages=capacity.sliding_pages,
+        full_pages=capacity.full_pages,
+        page_size=options.page_size,
+        window=config.text.sliding_window,
+        max_model_len=capacity.max_model_len,
+        max_batch=capacity.max_batch,
+        max_prefill_tokens=capacity.shapes.prefill_tokens[-1],
+        max_prefill_rows=capacity.shapes.prefill_rows,
+        decode_steps=options.decode_steps,
+    )
+
+
+def _suppressed(folder: Path) -> tuple[int, ...]:
+    """Ids that the checkpoint forbids (generation_config.json's suppress_tokens)."""
+    path = folder / "generation_config.json"
+    return tuple(json.loads(path.read_text()).get("suppress_tokens") or ()) if path.exists() else ()

@@ -1,0 +1,103 @@
+"""The compiled steps of an engine: which there are, what goes in, and how each lies over the mesh.
+
+Arguments are abstract here, so the same programs can be compiled for a GPU on a machine that has none.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from g4jax.cache.pages import KV_AXES
+from g4jax.engine.batch import decode_fields, prefill_fields, sampling_fields, shaping_fields
+from g4jax.engine.drawing import VARIANTS, Variant
+from g4jax.engine.packing import Fields, packed_size
+from g4jax.engine.steps import Step
+from g4jax.sharding import partition_spec
+
+Key = tuple[Any, ...]
+"""("prefill", tokens), ("draw", variant), ("decode", rows, variant); for scoring ("score", tokens), ("token", rows)."""
+
+REPLICATED = PartitionSpec()
+
+
+class Programs:
+    """`leaves` and `pages` are trees of `jax.ShapeDtypeStruct` with their shardings on `mesh`."""
+
+    def __init__(self, step: Step, leaves: tuple[jax.ShapeDtypeStruct, ...], pages: Any, mesh: Mesh):
+        self.step, self.leaves, self.pages, self.mesh = step, leaves, pages, mesh
+
+    def keys(self) -> list[Key]:
+        """Every program that serving can need."""
+        shapes = self.step.shapes
+        decodes = [("decode", rows, variant) for rows in shapes.decode_rows for variant in VARIANTS]
+        return [("prefill", size) for size in shapes.prefill_tokens] + [("draw", v) for v in VARIANTS] + decodes
+
+    def compile(self, key: Key) -> jax.stages.Compiled:
+        return self.jitted(key).lower(*self.arguments(key)).compile()
+
+    def arguments(self, key: Key) -> tuple[Any, ...]:
+        """What the program of `key` is called with, abstract."""
+        return self.inputs(key) if key[0] == "draw" else (self.leaves, self.pages, *self.inputs(key))
+
+    def jitted(self, key: Key):
+        """The jitted step: over the whole mesh at once, the pages donated."""
+        function, inputs = self._function(key), (REPLICATED,) * len(self.inputs(key))
+        if key[0] == "draw":
+            return jax.jit(self._mapped(function, inputs, REPLICATED))
+        leaves = tuple(leaf.sharding.spec for leaf in self.leaves)
+        pages = jax.tree.map(lambda _: partition_spec(KV_AXES), self.pages)
+        return jax.jit(self._mapped(function, (leaves, pages, *inputs), (REPLICATED, pages)), donate_argnums=(1,))
+
+    def inputs(self, key: Key) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """What the host sends to the program of `key`."""
+        shapes = self.step.shapes
+        match key:
+            case ("prefill" | "score", int(size)):
+                return (self._ints(prefill_fields(size, shapes.prefill_rows, shapes.table_width)),)
+            case ("token", int(rows)):
+                return (self._ints(decode_fields(rows, shapes.table_width)),)
+            case ("draw", variant):
+                logits = self._input((shapes.prefill_rows, self.step.vocab_size), jnp.float32)
+                return (logits, *self._drawing(shapes.prefill_rows, variant))
+            case ("decode", int(rows), variant):
+                return (self._ints(decode_fields(rows, shapes.table_width)), *self._drawing(rows, variant))
+        raise ValueError(f"no program is called {key}")
+
+    def _function(self, key: Key):
+        match key:
+            case ("prefill", int(size)):
+                return functools.partial(self.step.prefill, tokens=size)
+            case ("score", int(size)):
+                return functools.partial(self.step.prefill, tokens=size, all_logits=True)
+            case ("token", int(rows)):
+                return functools.partial(self.step.decode_logits, rows=rows)
+            case ("draw", variant):
+                return functools.partial(self.step.draw, variant=variant)
+            case ("decode", int(rows), variant):
+                return functools.partial(self.step.decode, rows=rows, variant=variant)
+        raise ValueError(f"no program is called {key}")
+
+    def _mapped(self, function, in_specs, out_specs):
+        # One device needs no map. Replication is not checked, because kernels do not say what they replicate.
+        if self.mesh.size == 1:
+            return function
+        return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+    def _drawing(self, rows: int, variant: Variant) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        sampling = () if variant == "greedy" else sampling_fields(rows)
+        shaping = () if variant != "shaped" else shaping_fields(rows, self.step.shapes.history)
+        return self._ints(sampling), self._ints(shaping)
+
+    def _ints(self, fields: Fields) -> jax.ShapeDtypeStruct:
+        return self._input((packed_size(fields),), jnp.int32)
+
+    def _input(self, shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self.mesh, REPLICATED))
+
+
+def abstract(tree: Any) -> Any:
+    """Shapes, dtypes and shardings of a tree of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

@@ -1,0 +1,74 @@
+"""One request as the engine sees it: tokens in, tokens out, and the cache pages it holds. No jax."""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Literal
+
+from g4jax.sample.params import SamplingParams
+
+Status = Literal["waiting", "running", "finished"]
+FinishReason = Literal["stop", "length", "abort"]
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt, its sampling parameters, and its state; the scheduler alone changes the state.
+
+    stop_ids: given as the model's own end ids; kept as the ids that end *this* request, that is with
+        `params.stop_token_ids` and, under `params.ignore_eos`, without the model's.
+    spans: image runs [start, end) of the prompt that attend both ways, in order; empty on causal models. The scheduler
+        never cuts one.
+    cache_salt: requests share cached pages only under the same salt (of their media, say).
+    tokens: prompt_ids + output_ids. num_computed: how many of them have their K/V in the cache. num_cached: prompt
+        tokens found in the prefix cache when the request was first admitted.
+    sliding_pages, full_pages: logical page index -> physical page; 0 = given back.
+    seed: uint32, drawn here when `params.seed` is None.
+    """
+
+    id: str
+    prompt_ids: list[int]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    stop_ids: frozenset[int] = frozenset()
+    spans: tuple[tuple[int, int], ...] = ()
+    cache_salt: bytes = b""
+
+    seed: int = field(init=False)
+    tokens: list[int] = field(init=False)
+    output_ids: list[int] = field(init=False, default_factory=list)
+    status: Status = field(init=False, default="waiting")
+    finish_reason: FinishReason | None = field(init=False, default=None)
+    stop_id: int | None = field(init=False, default=None)
+
+    num_computed: int = field(init=False, default=0)
+    num_cached: int = field(init=False, default=0)
+    num_preemptions: int = field(init=False, default=0)
+    sliding_pages: list[int] = field(init=False, default_factory=list)
+    full_pages: list[int] = field(init=False, default_factory=list)
+    page_keys: list[bytes] = field(init=False, default_factory=list)
+    """The prefix-cache key of each full page of `tokens` hashed so far."""
+
+    def __post_init__(self):
+        self.tokens = list(self.prompt_ids)
+        own = frozenset() if self.params.ignore_eos else self.stop_ids
+        self.stop_ids = own | frozenset(self.params.stop_token_ids)
+        self.seed = secrets.randbits(32) if self.params.seed is None else self.params.seed & 0xFFFFFFFF
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)
+
+    def remaining(self, max_model_len: int) -> int:
+        """How many more tokens may be generated under `max_tokens` and the length of the context."""
+        room = max_model_len - self.num_tokens
+        if self.params.max_tokens is None:
+            return room
+        return min(room, self.params.max_tokens - len(self.output_ids))
+
+    def append(self, token: int, max_model_len: int) -> None:
+        """Take one generated token and set `finish_reason` (and `stop_id`) if it is the last."""
+        self.output_ids.append(token)
+        self.tokens.append(token)
+        if token in self.stop_ids and len(self.output_ids) >= self.params.min_tokens:
+            self.finish_reason, self.stop_id = "stop", token
+        elif self.remaining(max_model_len) <= 0:
+            self.finish_reason = "length"

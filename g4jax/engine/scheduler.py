@@ -1,0 +1,290 @@
+"""Which tokens of which requests run next, and what their results mean. Plain Python: no jax, no arrays.
+
+Every plan is one launch: a ragged batch of prompt pieces, or `decode_steps` tokens for every request that decodes. The
+two alternate while both are possible. Requests are admitted in order of arrival. When a pool is exhausted, the running
+request that came last gives way: its pages are freed, it waits at the front, and later prefills prompt and output
+again. So the oldest always advances and none is lost.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from g4jax.cache.prefix import span_over
+from g4jax.engine.paging import Paging
+from g4jax.engine.plan import DecodePlan, PrefillPiece, PrefillPlan, SchedulerStats, Update
+from g4jax.engine.request import Request
+from g4jax.sample.params import InvalidParameter
+
+__all__ = ["DecodePlan", "PrefillPiece", "PrefillPlan", "Scheduler", "SchedulerStats", "Update"]
+
+
+class Scheduler:
+    """Plans steps over two page pools.
+
+    sliding_pages, full_pages: pages of each pool, page 0 included. page_size: tokens a page. window: tokens a sliding
+    layer sees. max_batch: most requests running at once. max_prefill_tokens, max_prefill_rows: most tokens and pieces
+    of a prefill plan. decode_steps: tokens a row of a decode plan. max_model_len: most tokens of prompt and output
+    together; it is lowered to what the full pool can hold.
+    """
+
+    def __init__(
+        self,
+        *,
+        sliding_pages: int,
+        full_pages: int,
+        page_size: int,
+        window: int,
+        max_model_len: int,
+        max_batch: int,
+        max_prefill_tokens: int,
+        max_prefill_rows: int,
+        decode_steps: int,
+    ):
+        self.pages = Paging(sliding_pages=sliding_pages, full_pages=full_pages, page_size=page_size, window=window)
+        # The last token of a request never gets K/V, hence one more.
+        self.max_model_len = min(max_model_len, self.pages.full.capacity * page_size + 1)
+        self.max_batch = max_batch
+        self.max_prefill_tokens = max_prefill_tokens
+        self.max_prefill_rows = max_prefill_rows
+        self.decode_steps = decode_steps
+
+        self._requests: dict[str, Request] = {}
+        self._arrivals: dict[str, int] = {}
+        self._waiting: deque[Request] = deque()
+        self._prefilling: list[Request] = []
+        self._decoding: list[Request] = []
+        self._prefilled_last = False
+        self._total_arrivals = self._total_preemptions = 0
+        self._prompt_tokens = self._prefix_hit_tokens = 0
+        self._check_sliding_pool()
+
+    # Requests come and go.
+
+    def add(self, request: Request) -> None:
+        """Queue a request; InvalidParameter if it can never run."""
+        self._check_request(request)
+        self._requests[request.id] = request
+        self._arrivals[request.id] = self._total_arrivals
+        self._total_arrivals += 1
+        self._waiting.append(request)
+
+    def abort(self, request_id: str) -> bool:
+        """Forget a request and free its pages at once, whatever its state. False if it is not here (any more)."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return False
+        request.finish_reason = "abort"
+        self._finish(request)
+        return True
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._prefilling) + len(self._decoding)
+
+    def stats(self) -> SchedulerStats:
+        return SchedulerStats(
+            running=self.num_running,
+            waiting=len(self._waiting),
+            sliding_pages_used=self.pages.sliding.used,
+            sliding_pages_total=self.pages.sliding.capacity,
+            full_pages_used=self.pages.full.used,
+            full_pages_total=self.pages.full.capacity,
+            prefix_hit_tokens=self._prefix_hit_tokens,
+            prompt_tokens=self._prompt_tokens,
+            preemptions=self._total_preemptions,
+        )
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless every page is accounted for and every request is in exactly one place."""
+        self.pages.check_integrity(self._requests.values())
+        queues = [*self._waiting, *self._prefilling, *self._decoding]
+        assert sorted(request.id for request in queues) == sorted(self._requests) == sorted(self._arrivals)
+        assert self.num_running <= self.max_batch
+        assert list(self._waiting) == self._by_age(self._waiting)
+        assert not any(request.full_pages for request in self._waiting)
+        assert all(request.num_computed < request.num_tokens for request in self._prefilling)
+        assert all(request.num_computed == request.num_tokens - 1 for request in self._decoding)
+
+    # Plans.
+
+    def plan(self) -> PrefillPlan | DecodePlan | None:
+        """The next launch, None when there is no work. Hand its results to `complete_prefill` or `complete_decode`."""
+        first, second = self._plan_prefill, self._plan_decode
+        if self._prefilled_last:
+            first, second = second, first
+        plan = first() or second()
+        self._prefilled_last = isinstance(plan, PrefillPlan)
+        return plan
+
+    def _plan_prefill(self) -> PrefillPlan | None:
+        pieces: list[PrefillPiece] = []
+        left = self.max_prefill_tokens
+        for request in self._prefill_candidates():
+            if left == 0 or len(pieces) == self.max_prefill_rows:
+                break
+            if request.status == "waiting" and not self._admit(request, left):
+                break
+            start, end = request.num_computed, self._piece_end(request, left)
+            if end > start and self._grow(request, end):
+                pieces.append(PrefillPiece(request, start, end - start))
+                left -= end - start
+        return PrefillPlan(tuple(pieces)) if pieces else None
+
+    def _plan_decode(self) -> DecodePlan | None:
+        requests, budgets = [], []
+        for request in self._by_age(self._decoding):
+            budget = min(self.decode_steps, request.remaining(self.max_model_len))
+            if request.status == "running" and self._grow(request, request.num_computed + budget):
+                requests.append(request)
+                budgets.append(budget)
+        return DecodePlan(tuple(requests), self.decode_steps, tuple(budgets)) if requests else None
+
+    def _prefill_candidates(self) -> Iterator[Request]:
+        """Those whose prompt is under way, oldest first, then the waiting while the batch has room."""
+        for request in self._by_age(self._prefilling):
+            if request.status == "running":  # one before it may have made it give way
+                yield request
+        while self._waiting and self.num_running < self.max_batch:
+            yield self._waiting[0]
+
+    def _piece_end(self, request: Request, left: int) -> int:
+        """Where a piece of at most `left` tokens ends without cutting a span."""
+        end = min(request.num_tokens, request.num_computed + left)
+        span = span_over(request.spans, end)
+        return span[0] if span else end
+
+    def _admit(self, request: Request, left: int) -> bool:
+        """Move the head of the queue to the running, with what the prefix cache has of it, if all its tokens fit."""
+        promised = [self._pages_promised(other) for other in self._running()]
+        hit = self.pages.reuse(request)
+        full = self.pages.pages_short(request, request.num_tokens) + sum(promised)
+        first_piece = self.pages.pages_short(request, self._piece_end(request, left))
+        a_piece = self.pages.pages_for(self.max_prefill_tokens)
+        sliding = first_piece + sum(min(pages, a_piece) for pages in promised)
+        if full > self.pages.full.available or sliding > self.pages.sliding.available:
+            self.pages.release(request)
+            return False
+        self._waiting.popleft()
+        self._prefilling.append(request)
+        request.status = "running"
+        if request.num_preemptions == 0:
+            request.num_cached = hit
+            self._prefix_hit_tokens += hit
+            self._prompt_tokens += request.num_tokens
+        return True
+
+    def _pages_promised(self, request: Request) -> int:
+        """Pages a running request will ask for soon: newcomers that took them would only have to give way again."""
+        return self.pages.pages_short(
+            request, request.num_tokens + min(self.decode_steps, request.remaining(self.max_model_len))
+        )
+
+    def _grow(self, request: Request, end: int) -> bool:
+        """Pages for positions 0..end-1, if need be those of younger requests. False: it had to give way itself."""
+        while not self.pages.grow(request, end):
+            youngest = self._by_age(self._running())[-1]
+            self._preempt(youngest)
+            if youngest is request:
+                return False
+        return True
+
+    def _preempt(self, request: Request) -> None:
+        self._leave_queues(request)
+        self.pages.release(request)
+        request.status = "waiting"
+        request.num_preemptions += 1
+        self._total_preemptions += 1
+        self._waiting.appendleft(request)
+
+    # Results.
+
+    def complete_prefill(self, plan: PrefillPlan, tokens: Mapping[str, int]) -> list[Update]:
+        """`tokens`: request id -> the token drawn after its last piece. Requests aborted meanwhile are passed over."""
+        updates = []
+        for piece in plan.pieces:
+            request = piece.request
+            if request.status != "running":
+                continue
+            finishes = piece.finishes
+            self.pages.advance(request, piece.length)
+            if finishes:
+                self._prefilling.remove(request)
+                self._decoding.append(request)
+                updates.append(self._take(request, [tokens[request.id]]))
+        return updates
+
+    def complete_decode(self, plan: DecodePlan, tokens: Sequence[Sequence[int]]) -> list[Update]:
+        """`tokens`: per request of the plan the drawn tokens, -1 from where the device stopped the row."""
+        updates = []
+        for request, drawn in zip(plan.requests, tokens, strict=True):
+            if request.status != "running":
+                continue
+            update = self._take(request, drawn)
+            if update.token_ids:
+                updates.append(update)
+        return updates
+
+    def _take(self, request: Request, drawn: Sequence[int]) -> Update:
+        """Append drawn tokens up to the one that ends the request; each but the first of a prompt computed one more."""
+        taken: list[int] = []
+        for token in drawn:
+            if token < 0 or request.finish_reason is not None:
+                break
+            request.append(int(token), self.max_model_len)
+            taken.append(int(token))
+        self.pages.advance(request, request.num_tokens - 1 - request.num_computed)
+        if request.finish_reason is not None:
+            self._finish(request)
+        return Update(request.id, taken, request.finish_reason, request.stop_id)
+
+    # Small steps.
+
+    def _finish(self, request: Request) -> None:
+        self._leave_queues(request)
+        self.pages.release(request)
+        request.status = "finished"
+        del self._requests[request.id], self._arrivals[request.id]
+
+    def _leave_queues(self, request: Request) -> None:
+        for queue in (self._waiting, self._prefilling, self._decoding):
+            if request in queue:
+                queue.remove(request)
+
+    def _running(self) -> list[Request]:
+        return self._prefilling + self._decoding
+
+    def _by_age(self, requests: Iterable[Request]) -> list[Request]:
+        return sorted(requests, key=lambda request: self._arrivals[request.id])
+
+    def _check_request(self, request: Request) -> None:
+        if request.id in self._requests:
+            raise InvalidParameter("id", f"request {request.id!r} is being served already; ids must differ")
+        if not request.prompt_ids:
+            raise InvalidParameter("prompt", "is empty, at least one token is needed")
+        most = self.max_model_len - 1
+        if len(request.prompt_ids) > most:
+            raise InvalidParameter(
+                "prompt",
+                f"has {len(request.prompt_ids)} tokens, at most {most} fit (prompt and output share a context of "
+                f"{self.max_model_len} tokens); shorten it",
+            )
+        longest = max((end - start for start, end in request.spans), default=0)
+        if longest > self.max_prefill_tokens:
+            raise InvalidParameter(
+                "prompt",
+                f"has an image of {longest} tokens, at most {self.max_prefill_tokens} can be read in one step; "
+                "use a smaller image or a smaller token budget per image",
+            )
+
+    def _check_sliding_pool(self) -> None:
+        most = max(self.max_prefill_tokens, self.decode_steps)
+        need = min(self.pages.most_sliding_pages(most), self.pages.pages_for(self.max_model_len))
+        if self.pages.sliding.capacity < need:
+            raise ValueError(
+                f"sliding_pages: {self.pages.sliding.num_pages} pages are too few for a window of {self.pages.window} "
+                f"tokens and steps of {most}; give at least {need + 1} or lower max_prefill_tokens"
+            )

@@ -1,0 +1,38 @@
+"""Logits of given tokens through the engine's own steps: what evaluation scores and what parity tests compare."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from g4jax.engine.engine import Engine
+from g4jax.engine.request import Request
+from g4jax.engine.scheduler import DecodePlan, PrefillPlan
+from g4jax.sample.params import SamplingParams
+
+
+def prompt_logits(engine: Engine, token_ids: list[int]) -> Iterator[np.ndarray]:
+    """Logits `[t, V]` of every position, piece by piece as it is prefilled. No other request may be under way."""
+    yield from _forced(engine, token_ids, len(token_ids))
+
+
+def decode_logits(engine: Engine, token_ids: list[int]) -> Iterator[np.ndarray]:
+    """The same `[1, V]` at a time: the first token is prefilled, every further one goes through the decode step."""
+    yield from _forced(engine, token_ids, 1)
+
+
+def _forced(engine: Engine, token_ids: list[int], prompt: int) -> Iterator[np.ndarray]:
+    """Runs `token_ids` whatever the model would draw; the first `prompt` of them by prefill."""
+    scheduler, runner = engine.scheduler, engine.runner
+    params = SamplingParams(max_tokens=len(token_ids) - prompt + 1, ignore_eos=True)
+    # Tokens found in the prefix cache would have no logits: nobody else shares this salt.
+    request = Request("scoring", token_ids[:prompt], params, cache_salt=np.random.bytes(16))
+    scheduler.add(request)
+    while scheduler.has_work:
+        given = [*token_ids, 0][request.num_tokens]
+        match scheduler.plan():
+            case PrefillPlan() as plan:
+                yield runner.prompt_logits(plan)
+                scheduler.complete_prefill(plan, {request.id: given})
+            case DecodePlan() as plan:
+                yield runner.token_logits(plan)
+                scheduler.complete_decode(plan, [[given]])

@@ -1,0 +1,210 @@
+"""The offline API: batches of prompts in, answers out, through the same engine that serves.
+
+from g4jax import LLM, SamplingParams
+
+llm = LLM()                                          # the bundled checkpoint; LLM("google/gemma-4-E4B-it", mesh="tp=2")
+llm.generate(["Once upon"], SamplingParams(max_tokens=20))[0].text
+llm.chat([{"role": "user", "content": "What is 17+25?"}], enable_thinking=True)[0].content
+llm.score([[2, 5, 7]])[0]                            # log-probability of every token after the first
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from g4jax.chat.detokenize import Detokenizer, StopStrings
+from g4jax.chat.events import ToolCall, collect
+from g4jax.chat.output import OutputParser
+from g4jax.chat.template import ChatTemplate
+from g4jax.chat.tokenizer import Tokenizer
+from g4jax.engine.checkpoint import find_checkpoint
+from g4jax.engine.launch import build_engine
+from g4jax.engine.options import Dtype, EngineOptions, LoadFormat
+from g4jax.engine.request import Request
+from g4jax.engine.scheduler import Update
+from g4jax.engine.scoring import prompt_logits
+from g4jax.sample.defaults import GenerationDefaults
+from g4jax.sample.params import SamplingParams
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class Completion:
+    """An answer as text. `finish_reason`: "stop" or "length". A stop id is the last of `token_ids`, not in the text."""
+
+    prompt_token_ids: list[int]
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    finish_reason: str = ""
+
+
+@dataclass
+class ChatCompletion:
+    """An answer as a message. `finish_reason`: "stop", "length" or "tool_calls"."""
+
+    prompt_token_ids: list[int]
+    token_ids: list[int]
+    content: str | None
+    reasoning: str | None
+    tool_calls: list[ToolCall]
+    finish_reason: str
+
+
+class LLM:
+    """One engine in this process.
+
+    `model`: the bundled checkpoint where it is None, else a folder or a hub id. The other arguments are those of
+    `EngineOptions`.
+
+    Raises:
+        InvalidOption, CheckpointError, ConfigError, MeshError: what is wrong and what would be right.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        mesh: str = "tp=1",
+        dtype: Dtype = "auto",
+        load_format: LoadFormat = "auto",
+        max_batch: int | None = None,
+        max_model_len: int | None = None,
+        mem_fraction: float = 0.85,
+    ):
+        folder = find_checkpoint(model, with_weights=load_format != "dummy")
+        options = EngineOptions(
+            model=str(folder),
+            mesh=mesh,
+            dtype=dtype,
+            load_format=load_format,
+            max_batch=max_batch,
+            max_model_len=max_model_len,
+            mem_fraction=mem_fraction,
+        )
+        self.tokenizer = Tokenizer(folder)
+        self.template = ChatTemplate.from_folder(folder, self.tokenizer)
+        self.defaults = GenerationDefaults.from_folder(folder)
+        self.engine = build_engine(options, lambda text, done, total: None, compile_ahead=False)
+        self._ids = itertools.count()
+
+    def generate(
+        self,
+        prompts: str | Sequence[str] | Sequence[Sequence[int]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: bool = True,
+    ) -> list[Completion]:
+        """Continues texts (a bos is put before them) or token ids (taken as they are), in the order given.
+
+        One set of parameters serves all prompts, or there is one for each; None: the checkpoint's defaults.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        ids = [self.tokenizer.encode_prompt(p) if isinstance(p, str) else list(p) for p in prompts]
+        texts = [_Text(self.tokenizer, params) for params in self._params(sampling_params, len(ids))]
+        return [self._completion(*done) for done in self._run(ids, texts, progress)]
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        progress: bool = True,
+        **template_kwargs: Any,
+    ) -> list[ChatCompletion]:
+        """Answers one conversation, or several with the same tools. `template_kwargs`: `enable_thinking=True`, say."""
+        single = bool(messages) and isinstance(messages[0], Mapping)
+        conversations: Sequence[Any] = [messages] if single else messages
+        ids = [self.template.encode(conversation, tools, **template_kwargs) for conversation in conversations]
+        texts = [_Text(self.tokenizer, params) for params in self._params(sampling_params, len(ids))]
+        return [self._message(tools, *done) for done in self._run(ids, texts, progress)]
+
+    def score(self, token_ids: Iterable[Sequence[int]], *, progress: bool = True) -> list[np.ndarray]:
+        """Log-probabilities `[T - 1]` of every token after the first, given those before it."""
+        return [self._score(list(ids)) for ids in tqdm(list(token_ids), disable=not progress, unit="prompt")]
+
+    def _score(self, ids: list[int]) -> np.ndarray:
+        logits = np.concatenate(list(prompt_logits(self.engine, ids)))[:-1]
+        peak = logits.max(axis=-1, keepdims=True)
+        log_total = peak[:, 0] + np.log(np.exp(logits - peak).sum(axis=-1))
+        return logits[np.arange(len(ids) - 1), ids[1:]] - log_total
+
+    def _params(self, given: SamplingParams | Sequence[SamplingParams] | None, count: int) -> Sequence[SamplingParams]:
+        if given is None:
+            given = self.defaults.params()
+        if isinstance(given, SamplingParams):
+            return [given] * count
+        if len(given) != count:
+            raise ValueError(f"sampling_params: {len(given)} given for {count} prompts; give one, or one for each")
+        return given
+
+    def _run(self, prompts: list[list[int]], texts: list["_Text"], progress: bool) -> list[tuple[Request, "_Text"]]:
+        """Runs everything; requests and their texts in the order given."""
+        requests = [
+            Request(str(next(self._ids)), ids, text.params, self.defaults.stop_ids)
+            for ids, text in zip(prompts, texts, strict=True)
+        ]
+        for request in requests:
+            self.engine.add_request(request)
+        open_texts = dict(zip((request.id for request in requests), texts, strict=True))
+        with tqdm(total=len(requests), disable=not progress, unit="prompt") as bar:
+            while self.engine.has_work:
+                for update in self.engine.step():
+                    bar.update(self._take(update, open_texts[update.request_id]))
+        return list(zip(requests, texts, strict=True))
+
+    def _take(self, update: Update, text: "_Text") -> bool:
+        """Whether the update ends its request."""
+        if text.feed(update.token_ids):
+            self.engine.abort(update.request_id)
+            return True
+        return update.finish_reason is not None
+
+    def _completion(self, request: Request, text: "_Text") -> Completion:
+        reason = "stop" if text.stopped else request.finish_reason or ""
+        return Completion(request.prompt_ids, text.ids, text.value(), reason)
+
+    def _message(self, tools: Sequence[Mapping[str, Any]] | None, request: Request, text: "_Text") -> ChatCompletion:
+        parser = OutputParser(self.tokenizer, prompt_ids=request.prompt_ids, tools=tools)
+        message = collect([*parser.feed(text.ids), *parser.finish()])
+        reason = parser.finish_reason("stop" if text.stopped else request.finish_reason or "")
+        return ChatCompletion(
+            request.prompt_ids, text.ids, message.content, message.reasoning, message.tool_calls, reason
+        )
+
+
+class _Text:
+    """The ids of one answer, cut at its first stop text."""
+
+    def __init__(self, tokenizer: Tokenizer, params: SamplingParams):
+        self.params = params
+        self.ids: list[int] = []
+        self.stopped = False
+        self._detokenizer = Detokenizer(tokenizer)
+        self._stops = StopStrings(params.stop)
+        self._pieces: list[str] = []
+
+    def feed(self, ids: list[int]) -> bool:
+        """Whether a stop text came."""
+        for token in ids:
+            self.ids.append(token)
+            self._add(self._detokenizer.feed([token]))
+            if self.stopped:
+                break
+        return self.stopped
+
+    def value(self) -> str:
+        if not self.stopped:
+            self._add(self._detokenizer.flush())
+            self._pieces.append(self._stops.flush())
+        return "".join(self._pieces)
+
+    def _add(self, text: str) -> None:
+        piece, matched = self._stops.feed(text)
+        self._pieces.append(piece)
+        self.stopped = matched is not None

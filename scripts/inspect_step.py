@@ -1,0 +1,93 @@
+"""What one decoded token launches on an H200, read from the compiler on a machine without a GPU.
+
+    python scripts/inspect_step.py --target h200 --config e2b --batch 1
+
+Prints the launches by kernel and, last, one JSON line: `launches_per_token`, `cache_copies` (whole page arrays that are
+copied) and `weight_sized_temporaries` (results as large as a weight matrix: several times the traffic). `--config` is a
+name under g4jax/assets/configs or a checkpoint's folder.
+"""
+
+import argparse
+import collections
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from g4jax.cache.pages import KV_AXES, LayerPages, page_shape
+from g4jax.config import Gemma4Config, TextConfig
+from g4jax.engine.batch import Shapes
+from g4jax.engine.programs import Programs
+from g4jax.engine.steps import Step
+from g4jax.sharding import partition_spec
+from g4jax.testing.compile_for_gpu import GpuStep, compile_for_gpu, gpu_mesh
+from g4jax.weights.abstract import abstract_model
+
+CONFIGS = Path(__file__).parents[1] / "g4jax" / "assets" / "configs"
+PAGES, PAGE_SIZE, TABLE_WIDTH = 512, 32, 256
+SMALLEST_WEIGHT = 2**20
+"""Elements from which on a matrix counts as a weight."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", choices=("h200",), default="h200")
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--batch", type=int, default=1)
+    args = parser.parse_args()
+    path = CONFIGS / f"{args.config}.json"
+    config = (
+        Gemma4Config.from_dict(json.loads(path.read_text())) if path.exists() else Gemma4Config.from_folder(args.config)
+    )
+    figures, kernels = inspect_decode(config.text, args.batch)
+    for name, count in kernels.most_common():
+        print(f"{count:5d}  {name}")
+    print(json.dumps({"config": args.config, "batch": args.batch, **figures}))
+
+
+def inspect_decode(config: TextConfig, batch: int) -> tuple[dict[str, int], collections.Counter[str]]:
+    """The figures of a greedy decode call of one step, and how often each kernel is launched in it."""
+    programs = decode_programs(config, batch)
+    key = ("decode", batch, "greedy")
+    step = compile_for_gpu(programs.jitted(key), *programs.arguments(key))
+    figures = {
+        "launches_per_token": len(step.launches),
+        "cache_copies": _cache_copies(step, programs),
+        "weight_sized_temporaries": _weight_sized_temporaries(step, programs, config),
+    }
+    return figures, collections.Counter(re.sub(r"[.\d]+$", "", launch.name) for launch in step.launches)
+
+
+def decode_programs(config: TextConfig, batch: int) -> Programs:
+    """The programs of a model with bfloat16 weights on one GPU that is not there."""
+    mesh, dtype = gpu_mesh(), jnp.bfloat16
+    model = abstract_model(config, dtype, 1, "triton")
+    leaves = tuple(jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding(mesh)) for p in model.params)
+    where = NamedSharding(mesh, partition_spec(KV_AXES))
+
+    def layer_pages(spec) -> LayerPages:
+        pages = jax.ShapeDtypeStruct(page_shape(spec, PAGES, PAGE_SIZE, 1), dtype, sharding=where)
+        return LayerPages(pages, pages)
+
+    shapes = Shapes((64,), 1, (batch,), TABLE_WIDTH, PAGE_SIZE, TABLE_WIDTH * PAGE_SIZE, decode_steps=1)
+    step = Step(model.merge, shapes, dtype, config.vocab_size, implementation="triton")
+    pages = {spec.index: layer_pages(spec) for spec in config.layers if spec.owns_kv}
+    return Programs(step, leaves, pages, mesh)
+
+
+def _cache_copies(step: GpuStep, programs: Programs) -> int:
+    return sum(len(step.copies_of(shape)) for shape in {page.shape for page in jax.tree.leaves(programs.pages)})
+
+
+def _weight_sized_temporaries(step: GpuStep, programs: Programs, config: TextConfig) -> int:
+    matrices = {leaf.shape for leaf in programs.leaves if len(leaf.shape) > 1}
+    return sum(
+        len(step.temporaries_of(shape)) for shape in matrices if jax.numpy.prod(jnp.array(shape)) >= SMALLEST_WEIGHT
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A device for scheduler tests: its K/V say which tokens they stand for, so that a wrong or stale page is seen."""
+
+import zlib
+
+from g4jax.engine.plan import DecodePlan, PrefillPlan
+from g4jax.engine.request import Request
+from g4jax.engine.scheduler import Scheduler
+
+END = 0
+VOCAB = 12
+IMAGE = 99
+
+Entry = tuple[bytes, tuple[int, ...]]
+
+
+def next_token(tokens: list[int]) -> int:
+    return zlib.crc32(bytes(tokens)) % VOCAB
+
+
+def output_alone(request: Request, max_model_len: int) -> tuple[list[int], str]:
+    """What the request must come to, whatever else is served."""
+    tokens, output = list(request.prompt_ids), []
+    most = min(request.params.max_tokens or max_model_len, max_model_len - len(tokens))
+    while True:
+        output.append(next_token(tokens + output))
+        if output[-1] == END and len(output) >= request.params.min_tokens:
+            return output, "stop"
+        if len(output) == most:
+            return output, "length"
+
+
+class FakeDevice:
+    def __init__(self, scheduler: Scheduler):
+        self.scheduler = scheduler
+        self.page_size, self.window = scheduler.pages.page_size, scheduler.pages.window
+        self.sliding: dict[tuple[int, int], Entry] = {}
+        self.full: dict[tuple[int, int], Entry] = {}
+
+    def prefill(self, plan: PrefillPlan) -> dict[str, int]:
+        assert 0 < plan.num_tokens <= self.scheduler.max_prefill_tokens
+        assert 0 < len(plan.pieces) <= self.scheduler.max_prefill_rows
+        assert len({piece.request.id for piece in plan.pieces}) == len(plan.pieces)
+        for piece in plan.pieces:
+            assert piece.start == piece.request.num_computed and piece.length > 0
+            for start, end in piece.request.spans:
+                assert not start < piece.start < end and not start < piece.end < end, "an image is cut"
+            for position in range(piece.start, piece.end):
+                self._write(piece.request, piece.request.tokens, position)
+        for piece in plan.pieces:
+            for position in range(piece.start, piece.end):
+                self._attend(piece.request, piece.request.tokens, position)
+        return {piece.request.id: next_token(piece.request.tokens) for piece in plan.pieces if piece.finishes}
+
+    def decode(self, plan: DecodePlan) -> list[list[int]]:
+        assert plan.steps == self.scheduler.decode_steps and 0 < len(plan.requests) <= self.scheduler.max_batch
+        tokens = [list(request.tokens) for request in plan.requests]
+        drawn: list[list[int]] = [[] for _ in plan.requests]
+        for step in range(plan.steps):
+            for row, request in enumerate(plan.requests):
+                drawn[row].append(self._step(request, tokens[row], plan.budgets[row] - step, drawn[row]))
+        return drawn
+
+    def _step(self, request: Request, tokens: list[int], budget: int, drawn: list[int]) -> int:
+        """One token of one row; -1 when its budget is spent or it has ended."""
+        if budget <= 0 or (drawn and drawn[-1] == -1) or self._ended(request, drawn):
+            return -1
+        assert len(request.output_ids) > 0 and request.num_computed == request.num_tokens - 1
+        position = len(tokens) - 1
+        self._write(request, tokens, position)
+        self._attend(request, tokens, position)
+        tokens.append(next_token(tokens))
+        return tokens[-1]
+
+    def _ended(self, request: Request, drawn: list[int]) -> bool:
+        enough = len(request.output_ids) + len(drawn) >= request.params.min_tokens
+        return bool(drawn) and drawn[-1] in request.stop_ids and enough
+
+    def _entry(self, request: Request, tokens: list[int], position: int) -> Entry:
+        """The K/V of a token depend on all before it, and inside an image on all of the image."""
+        ends = [end for start, end in request.spans if start <= position < end]
+        return request.cache_salt, tuple(tokens[: max([position + 1, *ends])])
+
+    def _write(self, request: Request, tokens: list[int], position: int) -> None:
+        page, offset = divmod(position, self.page_size)
+        for store, pages in ((self.sliding, request.sliding_pages), (self.full, request.full_pages)):
+            assert pages[page] > 0, f"position {position} has no page"
+            store[pages[page], offset] = self._entry(request, tokens, position)
+
+    def _attend(self, request: Request, tokens: list[int], position: int) -> None:
+        for key in range(position + 1):
+            page, offset = divmod(key, self.page_size)
+            entry = self._entry(request, tokens, key)
+            assert self.full[request.full_pages[page], offset] == entry, f"wrong content at {key}"
+            if key > position - self.window:
+                assert self.sliding[request.sliding_pages[page], offset] == entry, f"wrong sliding content at {key}"

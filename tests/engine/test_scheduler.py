@@ -1,0 +1,257 @@
+import random
+
+import pytest
+from fake_device import END, IMAGE, FakeDevice, output_alone
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from g4jax.engine.plan import DecodePlan, PrefillPlan, Update
+from g4jax.engine.request import Request
+from g4jax.engine.scheduler import Scheduler
+from g4jax.sample.params import InvalidParameter, SamplingParams
+
+COMMON = random.Random(0).choices(range(1, 10), k=40)
+
+
+def make_scheduler(**changes) -> Scheduler:
+    sizes = dict(sliding_pages=20, full_pages=20, page_size=4, window=6, max_model_len=40, max_batch=3)
+    limits = dict(max_prefill_tokens=8, max_prefill_rows=2, decode_steps=3)
+    return Scheduler(**(sizes | limits | changes))
+
+
+def make_request(name: str, prompt: list[int], spans=(), salt=b"", **params) -> Request:
+    return Request(name, prompt, SamplingParams(**params), frozenset({END}), spans, salt)
+
+
+def run_step(scheduler: Scheduler, device: FakeDevice, *, meanwhile=lambda: None) -> list[Update] | None:
+    """Plan, run, complete; `meanwhile` happens while the device is busy. None when there was nothing to do."""
+    plan = scheduler.plan()
+    if plan is None:
+        return None
+    if isinstance(plan, PrefillPlan):
+        drawn = device.prefill(plan)
+        meanwhile()
+        return scheduler.complete_prefill(plan, drawn)
+    drawn = device.decode(plan)
+    meanwhile()
+    return scheduler.complete_decode(plan, drawn)
+
+
+def run_to_end(scheduler: Scheduler, device: FakeDevice) -> list[Update]:
+    updates = []
+    for _ in range(1000):
+        step = run_step(scheduler, device)
+        if step is None:
+            break
+        updates += step
+        scheduler.check_integrity()
+    assert not scheduler.has_work
+    return updates
+
+
+@st.composite
+def prompts(draw, limit: int, longest_span: int):
+    """A prompt that often begins like others, perhaps with an image in it."""
+    shared = draw(st.integers(0, limit))
+    prompt = COMMON[:shared] + draw(st.lists(st.integers(1, 9), min_size=0 if shared else 1, max_size=limit - shared))
+    start, length = draw(st.sampled_from([2, 5, 9])), draw(st.integers(0, longest_span))
+    if length == 0 or start + length > len(prompt):
+        return prompt, ()
+    prompt[start : start + length] = [IMAGE] * length
+    return prompt, ((start, start + length),)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Arrivals, aborts (also of what the device is running) and steps, in any order, over pools that are too small."""
+
+    @initialize(
+        page_size=st.sampled_from([1, 3, 4]),
+        window=st.integers(1, 9),
+        tokens=st.integers(2, 9),
+        steps=st.integers(1, 5),
+        spare=st.integers(0, 6),
+        full=st.integers(4, 30),
+    )
+    def start(self, page_size, window, tokens, steps, spare, full):
+        least = -(-(window - 1 + max(tokens, steps)) // page_size) + 2
+        self.scheduler = make_scheduler(
+            sliding_pages=least + spare,
+            full_pages=full,
+            page_size=page_size,
+            window=window,
+            max_prefill_tokens=tokens,
+            decode_steps=steps,
+        )
+        self.device = FakeDevice(self.scheduler)
+        self.requests: dict[str, Request] = {}
+        self.given: dict[str, list[int]] = {}
+        self.ended: dict[str, str] = {}
+
+    @rule(
+        data=st.data(), most=st.integers(1, 20) | st.none(), least=st.integers(0, 4), salt=st.sampled_from([b"", b"s"])
+    )
+    def add(self, data, most, least, salt):
+        limit = self.scheduler.max_model_len - 1
+        prompt, spans = data.draw(prompts(limit, min(5, self.scheduler.max_prefill_tokens)))
+        name = f"r{len(self.requests)}"
+        least = min(least, most or least)
+        self.requests[name] = make_request(name, prompt, spans, salt, max_tokens=most, min_tokens=least)
+        self.given[name] = []
+        self.scheduler.add(self.requests[name])
+
+    @precondition(lambda self: self.scheduler.has_work)
+    @rule(data=st.data())
+    def abort(self, data):
+        name = data.draw(st.sampled_from([name for name in self.requests if name not in self.ended]))
+        assert self.scheduler.abort(name) and not self.scheduler.abort(name)
+        self.ended[name] = "abort"
+
+    @precondition(lambda self: self.scheduler.has_work)
+    @rule(data=st.data(), aborts=st.sampled_from([False, False, False, True]))
+    def step(self, data, aborts):
+        updates = run_step(
+            self.scheduler, self.device, meanwhile=(lambda: self.abort(data)) if aborts else lambda: None
+        )
+        assert updates is not None, "there is work but no plan"
+        self.take(updates)
+
+    def take(self, updates: list[Update]):
+        for update in updates:
+            assert update.request_id not in self.ended, "an update after the end"
+            self.given[update.request_id] += update.token_ids
+            if update.finish_reason:
+                self.ended[update.request_id] = update.finish_reason
+
+    @invariant()
+    def books_agree(self):
+        if hasattr(self, "scheduler"):
+            self.scheduler.check_integrity()
+
+    def teardown(self):
+        if not hasattr(self, "scheduler"):
+            return
+        self.take(run_to_end(self.scheduler, self.device))
+        stats = self.scheduler.stats()
+        assert (stats.running, stats.waiting, stats.sliding_pages_used, stats.full_pages_used) == (0, 0, 0, 0)
+        for name, request in self.requests.items():
+            output, reason = output_alone(request, self.scheduler.max_model_len)
+            assert self.given[name] == request.output_ids and request.status == "finished"
+            assert self.ended[name] == request.finish_reason
+            if self.ended[name] == "abort":
+                assert output[: len(self.given[name])] == self.given[name]
+            else:
+                assert (self.given[name], self.ended[name]) == (output, reason)
+
+
+SchedulerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestScheduler = SchedulerMachine.TestCase
+
+
+def test_prefill_and_decode_alternate():
+    scheduler = make_scheduler(max_batch=2)
+    device = FakeDevice(scheduler)
+    scheduler.add(make_request("a", [1, 2, 3], max_tokens=30, min_tokens=30))
+    run_step(scheduler, device)
+    scheduler.add(make_request("b", COMMON[:24], max_tokens=4))
+    kinds = []
+    for _ in range(5):
+        plan = scheduler.plan()
+        kinds.append(type(plan))
+        if isinstance(plan, PrefillPlan):
+            scheduler.complete_prefill(plan, device.prefill(plan))
+        elif isinstance(plan, DecodePlan):
+            scheduler.complete_decode(plan, device.decode(plan))
+    assert kinds == [DecodePlan, PrefillPlan, DecodePlan, PrefillPlan, DecodePlan]
+
+
+def test_the_next_turn_of_a_conversation_computes_only_what_is_new():
+    scheduler = make_scheduler(max_model_len=80, full_pages=40)
+    device = FakeDevice(scheduler)
+    first = make_request("first", COMMON[:21], max_tokens=10, min_tokens=10)
+    scheduler.add(first)
+    run_to_end(scheduler, device)
+    second = make_request("second", first.tokens + [3, 4], max_tokens=1)
+    scheduler.add(second)
+    plan = scheduler.plan()
+    assert isinstance(plan, PrefillPlan)
+    assert second.num_cached == 28 and plan.pieces[0].start == 28
+    assert second.sliding_pages[:5] == [0] * 5 and all(second.sliding_pages[5:])
+    assert scheduler.stats().prefix_hit_tokens == 28
+
+
+def test_a_repeated_prompt_still_computes_its_last_token():
+    scheduler = make_scheduler()
+    device = FakeDevice(scheduler)
+    for name in "ab":
+        request = make_request(name, COMMON[:8], max_tokens=1)
+        scheduler.add(request)
+        run_to_end(scheduler, device)
+    assert request.num_cached == 4
+
+
+def test_sliding_pages_are_bounded_by_the_window():
+    scheduler = make_scheduler(max_model_len=200, full_pages=60, sliding_pages=6)
+    device = FakeDevice(scheduler)
+    scheduler.add(make_request("a", COMMON, max_tokens=100, min_tokens=100))
+    run_to_end(scheduler, device)
+    assert scheduler.stats().preemptions == 0
+
+
+def test_the_youngest_gives_way_and_comes_back():
+    scheduler = make_scheduler(full_pages=10)
+    device = FakeDevice(scheduler)
+    requests = [make_request(name, COMMON[n : n + 8], max_tokens=24, min_tokens=24) for n, name in enumerate("abc")]
+    for request in requests:
+        scheduler.add(request)
+    updates = run_to_end(scheduler, device)
+    ends = [update.request_id for update in updates if update.finish_reason]
+    assert ends == ["a", "b", "c"]
+    assert [request.num_preemptions > 0 for request in requests] == [False, True, True]
+    assert scheduler.stats().preemptions == sum(request.num_preemptions for request in requests)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (make_request("a", []), "prompt: is empty"),
+        (make_request("a", [1] * 40), "has 40 tokens, at most 39 fit"),
+        (make_request("a", [IMAGE] * 9, spans=((0, 9),)), "an image of 9 tokens, at most 8"),
+        (make_request("here", [1]), "'here' is being served already"),
+    ],
+)
+def test_what_can_never_run_is_refused(request_, message):
+    scheduler = make_scheduler()
+    scheduler.add(make_request("here", [1]))
+    with pytest.raises(InvalidParameter, match=message):
+        scheduler.add(request_)
+    assert scheduler.stats().waiting == 1
+
+
+def test_the_context_is_no_longer_than_the_pool():
+    scheduler = make_scheduler(full_pages=6)
+    assert scheduler.max_model_len == 21
+    with pytest.raises(InvalidParameter, match="has 21 tokens, at most 20 fit"):
+        scheduler.add(make_request("a", [1] * 21))
+    request = make_request("b", COMMON[:20])
+    scheduler.add(request)
+    run_to_end(scheduler, FakeDevice(scheduler))
+    assert len(request.output_ids) == 1
+
+
+def test_a_sliding_pool_too_small_for_one_step_is_refused():
+    with pytest.raises(ValueError, match="sliding_pages: 5 pages are too few .* give at least 6"):
+        make_scheduler(sliding_pages=5)
+
+
+def test_a_stop_id_beyond_those_the_device_knows_ends_the_request_on_the_host():
+    scheduler = make_scheduler()
+    request = make_request("a", [1, 2], stop_token_ids=(7,), max_tokens=9)
+    scheduler.add(request)
+    plan = scheduler.plan()
+    assert isinstance(plan, PrefillPlan)
+    scheduler.complete_prefill(plan, {"a": 5})
+    plan = scheduler.plan()
+    assert isinstance(plan, DecodePlan)
+    assert scheduler.complete_decode(plan, [[6, 7, 8]]) == [Update("a", [6, 7], "stop", 7)]
+    scheduler.check_integrity()

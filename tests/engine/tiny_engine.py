@@ -1,0 +1,76 @@
+"""A tiny model whose greedy answers wander, and an engine over it."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from g4jax.engine.engine import Engine
+from g4jax.engine.launch import build_engine
+from g4jax.engine.options import EngineOptions
+from g4jax.engine.request import Request
+from g4jax.engine.scheduler import Scheduler
+from g4jax.sample.params import SamplingParams
+from g4jax.testing.checkpoints import write_checkpoint
+from g4jax.testing.configs import Variant, tiny
+
+SETTINGS = {"dtype": "float32", "max_batch": 4, "max_model_len": 96, "max_prefill_tokens": 16, "page_size": 4}
+
+
+def write_wandering(folder: Path, variant: Variant) -> None:
+    """A random checkpoint in which a token says little of the next: the embedding is weak beside the layers."""
+    write_checkpoint(folder, tiny(variant), dtype=np.float32)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.language_model.embed_tokens.weight"] *= 0.05
+    save_file(tensors, folder / "model.safetensors")
+
+
+def build(folder: Path, *, compile_ahead: bool = False, **changes) -> Engine:
+    options = EngineOptions(model=str(folder), **{**SETTINGS, "decode_steps": 4} | changes)
+    return build_engine(options, lambda text, done, total: None, compile_ahead=compile_ahead)
+
+
+def with_pages(engine: Engine, *, sliding_pages: int, full_pages: int) -> Engine:
+    """The same device state under a scheduler that may use fewer pages."""
+    old = engine.scheduler
+    scheduler = Scheduler(
+        sliding_pages=sliding_pages,
+        full_pages=full_pages,
+        page_size=SETTINGS["page_size"],
+        window=8,
+        max_model_len=old.max_model_len,
+        max_batch=old.max_batch,
+        max_prefill_tokens=old.max_prefill_tokens,
+        max_prefill_rows=old.max_prefill_rows,
+        decode_steps=old.decode_steps,
+    )
+    return Engine(engine.runner, scheduler)
+
+
+def requests(count: int, *, tokens: int = 20, **params) -> list[Request]:
+    """Prompts of 1 to 61 random tokens; every second one is sampled with its own seed."""
+    rng = np.random.default_rng(7)
+    lengths = rng.integers(1, 62, count)
+    prompts = [rng.integers(5, 240, length).tolist() for length in lengths]
+    how = [{"temperature": 0.0} if i % 2 else {"temperature": 1.0, "seed": i, "top_k": 50} for i in range(count)]
+    return [
+        Request(str(i), prompt, SamplingParams(max_tokens=tokens, **how[i] | params), frozenset({3}))
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def run(engine: Engine, batch: list[Request]) -> dict[str, list[int]]:
+    """The outputs of a batch that is added at once."""
+    out: dict[str, list[int]] = {request.id: [] for request in batch}
+    for request in batch:
+        engine.add_request(request)
+    while engine.has_work:
+        for update in engine.step():
+            out[update.request_id] += update.token_ids
+    engine.scheduler.check_integrity()
+    return out
+
+
+def alone(engine: Engine, batch: list[Request]) -> dict[str, list[int]]:
+    """The outputs of the same requests one after the other."""
+    return {request.id: run(engine, [request])[request.id] for request in batch}
