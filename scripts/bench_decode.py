@@ -3,8 +3,8 @@
     python scripts/bench_decode.py --config e2b [--batch 1,8,32,100] [--context 1000]
 
 For each batch size: that many prompts of `--context` tokens are prefilled, then decode calls are timed as serving
-makes them, scheduling and transfers included. Prints milliseconds per step, tokens/s, GB/s of weights and cache, and the
-share of the memory limit (every byte read once at the GPU's bandwidth); the last line is one JSON object.
+makes them, scheduling and transfers included. Prints milliseconds per step, tokens/s, GB/s of weights and cache, and
+the share of the memory limit (every byte read once at the GPU's bandwidth); the last line is one JSON object.
 """
 
 import argparse

@@ -27,6 +27,6 @@ def _checked(folder: Path, with_weights: bool) -> Path:
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise InvalidOption("model", f"{folder} has no {name}; give a checkpoint's folder in Hugging Face form")
-    if with_weights and not any(folder.glob("*.safetensors")):
+    if with_weights and not any(folder.glob("*.safetensors")) and not (folder / "orbax").is_dir():
         raise InvalidOption("model", f"{folder} has no *.safetensors; load_format dummy runs without weights")
     return folder

@@ -15,9 +15,9 @@ def prompt_logits(engine: Engine, token_ids: list[int]) -> Iterator[np.ndarray]:
     yield from _forced(engine, token_ids, len(token_ids))
 
 
-def decode_logits(engine: Engine, token_ids: list[int]) -> Iterator[np.ndarray]:
-    """The same `[1, V]` at a time: the first token is prefilled, every further one goes through the decode step."""
-    yield from _forced(engine, token_ids, 1)
+def decode_logits(engine: Engine, token_ids: list[int], prefilled: int = 1) -> Iterator[np.ndarray]:
+    """The same: `prefilled` tokens piece by piece, then `[1, V]` of every further one, through the decode step."""
+    yield from _forced(engine, token_ids, prefilled)
 
 
 def _forced(engine: Engine, token_ids: list[int], prompt: int) -> Iterator[np.ndarray]:

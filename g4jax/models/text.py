@@ -61,7 +61,7 @@ class TextModel(nnx.Module):
         for index, layer in enumerate(self.layers):
             if index == self.first_shared and rows is not None and row_keys is not None:
                 residual, per_layer, keys, rows = _take(residual, rows), _rows(per_layer, rows), row_keys, None
-            residual = layer(residual, keys, None if per_layer is None else per_layer[:, index])
+            residual = layer(residual, keys, per_layer)
         _, (h,) = add_rms_norm(
             residual if rows is None else _take(residual, rows),
             (self.norm.weight[...],),

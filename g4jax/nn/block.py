@@ -15,6 +15,7 @@ from g4jax.nn.moe import SparseFeedForward
 from g4jax.nn.norm import RMSNorm
 from g4jax.nn.param import param
 from pallas_kernels.core import Implementation
+from pallas_kernels.linear import Columns
 from pallas_kernels.norm import Residual
 
 
@@ -34,16 +35,16 @@ class DecoderBlock(nnx.Module):
         self.mlp = GatedMLP(d, spec.intermediate_size, dtype, tp, implementation)
         self.sparse = SparseFeedForward(config, dtype, tp, implementation) if config.num_experts else None
         self.post_feedforward_layernorm = RMSNorm(d, eps, dtype)
-        self.per_layer = PerLayerGate(d, width, eps, dtype, implementation) if width else None
+        self.per_layer = PerLayerGate(d, width, spec.index, eps, dtype, implementation) if width else None
         self.layer_scalar = param((1,), (None,), dtype)
 
-    def __call__(self, residual: Residual, keys: Keys, per_layer_input: Float[Array, "R P"] | None) -> Residual:
+    def __call__(self, residual: Residual, keys: Keys, per_layer_inputs: Float[Array, "R LP"] | None) -> Residual:
         x, qkv = self.self_attn.qkv_proj.after_norm(residual, self.input_layernorm, eps=self.eps)
         residual = Residual(x, self.self_attn(qkv, keys), self.post_attention_layernorm.weight[...], None)
         x, y = self._feed_forward(residual)
         post = self.post_feedforward_layernorm
-        if self.per_layer is not None and per_layer_input is not None:
-            x, y = self.per_layer(Residual(x, y, post.weight[...], None), per_layer_input)
+        if self.per_layer is not None and per_layer_inputs is not None:
+            x, y = self.per_layer(Residual(x, y, post.weight[...], None), per_layer_inputs)
             post = self.per_layer.post_per_layer_input_norm
         return Residual(x, y, post.weight[...], self.layer_scalar[...])
 
@@ -56,16 +57,18 @@ class DecoderBlock(nnx.Module):
 class PerLayerGate(nnx.Module):
     """proj(gelu(gate x) * ple): the layer's own input, let in by the stream. There is no norm before the gate."""
 
-    def __init__(self, hidden: int, width: int, eps: float, dtype: DTypeLike, implementation: Implementation | None):
+    def __init__(
+        self, hidden: int, width: int, layer: int, eps: float, dtype: DTypeLike, implementation: Implementation | None
+    ):
         self.per_layer_input_gate = ColumnLinear(width, hidden, None, dtype, implementation)
         self.per_layer_projection = ColumnLinear(hidden, width, None, dtype, implementation)
         self.post_per_layer_input_norm = RMSNorm(hidden, eps, dtype)
+        self.first_column = layer * width
         self.eps = eps
 
     def __call__(
-        self, residual: Residual, per_layer_input: Float[Array, "R P"]
+        self, residual: Residual, per_layer_inputs: Float[Array, "R LP"]
     ) -> tuple[Float[Array, "R D"], Float[Array, "R D"]]:
-        x, gated = self.per_layer_input_gate.after_norm(
-            residual, None, eps=self.eps, activation="times", times=per_layer_input
-        )
+        own = Columns(per_layer_inputs, self.first_column)
+        x, gated = self.per_layer_input_gate.after_norm(residual, None, eps=self.eps, activation="times", times=own)
         return x, self.per_layer_projection(gated)

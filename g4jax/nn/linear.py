@@ -12,7 +12,7 @@ from g4jax.nn.param import param
 from g4jax.sharding import TP
 from pallas_kernels import linear
 from pallas_kernels.core import Implementation
-from pallas_kernels.linear import Activation
+from pallas_kernels.linear import Activation, Columns
 from pallas_kernels.norm import Residual
 
 
@@ -33,7 +33,7 @@ class ColumnLinear(nnx.Module):
         *,
         eps: float,
         activation: Activation | None = None,
-        times: Float[Array, "R N"] | None = None,
+        times: Columns | None = None,
     ) -> tuple[Float[Array, "R D"], Float[Array, "R M"]]:
         """The stream that `residual` stands for, and this layer applied to its norm (None: to itself)."""
         return linear.norm_linear(

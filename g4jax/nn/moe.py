@@ -13,7 +13,7 @@ from g4jax.nn.param import param
 from g4jax.sharding import TP
 from pallas_kernels import moe
 from pallas_kernels.core import Implementation
-from pallas_kernels.norm import Residual, add_rms_norm
+from pallas_kernels.norm import Residual, add_rms_norm, sum_rms_norm
 
 
 class Router(nnx.Module):
@@ -74,4 +74,5 @@ class SparseFeedForward(nnx.Module):
         norms = (norm.weight[...], self.router.scale[...], self.pre_feedforward_layernorm_2.weight[...])
         x, (h, z, u) = add_rms_norm(residual, norms, eps=norm.eps, implementation=self.implementation)
         dense, sparse = mlp.down_proj.sum_over_devices((mlp.partial(h), self.experts.partial(u, *self.router(z))))
-        return x, self.post_feedforward_layernorm_1(dense) + self.post_feedforward_layernorm_2(sparse)
+        weights = (self.post_feedforward_layernorm_1.weight[...], self.post_feedforward_layernorm_2.weight[...])
+        return x, sum_rms_norm((dense, sparse), weights, eps=norm.eps, implementation=self.implementation)

@@ -32,13 +32,13 @@ class PerLayerInputs(nnx.Module):
         self.per_layer_model_projection = ColumnLinear(num_layers * width, hidden, None, dtype, implementation)
         self.per_layer_projection_norm = RMSNorm(width, eps, dtype)
 
-    def __call__(self, tokens: Int[Array, " R"], h0: Float[Array, "R D"]) -> Float[Array, "R L P"]:
-        """`h0`: the layers' input. Placeholders of media must come as the pad token."""
+    def __call__(self, tokens: Int[Array, " R"], h0: Float[Array, "R D"]) -> Float[Array, "R LP"]:
+        """`h0`: the layers' input. Media placeholders must come as the pad token. Layer l's begin at column l P."""
         shape = (tokens.shape[0], self.num_layers, self.width)
         table = self.embed_tokens_per_layer[...]
         own = table[tokens].reshape(shape) * rounded(self.width**0.5, table.dtype)
         context = _scaled(self.per_layer_model_projection(h0), h0.shape[-1] ** -0.5).reshape(shape)
-        return _scaled(self.per_layer_projection_norm(context) + own, 2**-0.5)
+        return _scaled(self.per_layer_projection_norm(context) + own, 2**-0.5).reshape(tokens.shape[0], -1)
 
 
 def _scaled(x: Array, factor: float) -> Array:

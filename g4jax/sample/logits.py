@@ -135,12 +135,17 @@ def _search(
     def one_digit(step, found):
         shift = (32 - digit_bits * (step + 1)).astype(jnp.uint32)
         tried = [found | (jnp.uint32(digit) << shift) for digit in range(1, 2**digit_bits)]
-        # Line by line first: XLA would give each of these long sums a second kernel of its own.
-        sums = [jnp.sum(jnp.where(lines < t[:, None, None], weight, 0.0), axis=-1) for t in tried]
+        # Line by line, and all in one reduction: XLA would make a kernel or two of each sum.
+        parts = tuple(jnp.where(lines < t[:, None, None], weight, 0.0) for t in tried)
+        sums = lax.reduce(parts, (jnp.float32(0),) * len(parts), _add, dimensions=(2,))
         below = jnp.sum(jnp.stack(sums), axis=-1)
         return found | (jnp.sum(below < limit, axis=0, dtype=jnp.uint32) << shift)
 
     return lax.fori_loop(0, 32 // digit_bits, one_digit, jnp.zeros(bits.shape[0], jnp.uint32))
+
+
+def _add(xs: tuple[Array, ...], ys: tuple[Array, ...]) -> tuple[Array, ...]:
+    return tuple(x + y for x, y in zip(xs, ys, strict=True))
 
 
 def _in_lines(x: Shaped[Array, "B V"], fill: int) -> Shaped[Array, "B C W"]:

@@ -1,7 +1,6 @@
 import random
 
 import pytest
-from fake_device import END, IMAGE, FakeDevice, output_alone
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -10,6 +9,7 @@ from g4jax.engine.plan import DecodePlan, PrefillPlan, Update
 from g4jax.engine.request import Request
 from g4jax.engine.scheduler import Scheduler
 from g4jax.sample.params import InvalidParameter, SamplingParams
+from tests.engine.fake_device import END, IMAGE, FakeDevice, output_alone
 
 COMMON = random.Random(0).choices(range(1, 10), k=40)
 

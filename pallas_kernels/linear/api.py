@@ -1,0 +1,70 @@
+"""The public products: the implementation is chosen here."""
+
+from __future__ import annotations
+
+from jax import Array
+from jaxtyping import Float
+
+from pallas_kernels.core import Implementation, Unsupported, resolve
+from pallas_kernels.linear import reference, triton
+from pallas_kernels.linear.reference import Activation, Columns
+from pallas_kernels.norm.api import Residual, add_rms_norm
+
+__all__ = ["Activation", "Columns", "gated_linear", "linear", "norm_linear"]
+
+
+def linear(
+    x: Float[Array, "R K"], w: Float[Array, "N K"], *, implementation: Implementation | None = None
+) -> Float[Array, "R N"]:
+    """`x @ w.T`."""
+    return _project(x, w, None, None, implementation)
+
+
+def gated_linear(
+    x: Float[Array, "R K"], w: Float[Array, "M K"], *, implementation: Implementation | None = None
+) -> Float[Array, "R F"]:
+    """`gelu(x @ w[:F].T) * (x @ w[F:].T)` with w [2F, K]."""
+    return _project(x, w, "gated", None, implementation)
+
+
+def norm_linear(
+    residual: Residual,
+    then: Float[Array, " D"] | None,
+    w: Float[Array, "M D"],
+    *,
+    activation: Activation | None = None,
+    times: Columns | None = None,
+    eps: float,
+    implementation: Implementation | None = None,
+) -> tuple[Float[Array, "R D"], Float[Array, "R N"]]:
+    """The stream x' [R, D] and the product of `h = rms_norm(x') * then` (of x' itself when `then` is None) with w.
+
+    The product is `h @ w.T` [R, N], with activation "gated" `gelu(h @ w[:F].T) * (h @ w[F:].T)` [R, F], with
+    "times" `gelu(h @ w.T) * times` [R, N]. A few rows take one launch, more take two (norm, then product).
+    """
+    if (activation == "times") != (times is not None):
+        raise ValueError("times: given exactly when activation is 'times'")
+    chosen = resolve(implementation)
+    if chosen != "reference":
+        try:
+            return triton.norm_linear(residual, then, w, activation, times, eps=eps, interpret=chosen == "interpret")
+        except Unsupported:
+            pass
+    x, normed = add_rms_norm(residual, () if then is None else (then,), eps=eps, implementation=chosen)
+    return x, _project(normed[0] if normed else x, w, activation, times, chosen)
+
+
+def _project(
+    x: Float[Array, "R K"],
+    w: Float[Array, "M K"],
+    activation: Activation | None,
+    times: Columns | None,
+    implementation: Implementation | None,
+) -> Float[Array, "R N"]:
+    chosen = resolve(implementation)
+    if chosen != "reference":
+        try:
+            return triton.project(x, w, activation, times, interpret=chosen == "interpret")
+        except Unsupported:
+            pass
+    return reference.project(x, w, activation, times)

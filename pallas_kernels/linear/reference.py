@@ -1,0 +1,54 @@
+"""The products in plain jax.numpy: operands in the dtype of x, float32 accumulation, every result rounded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+Activation = Literal["gated", "times"]
+"""What follows a product: `gated`: gelu of its first half times its second; `times`: its gelu times another array."""
+
+
+def linear(x: Float[Array, "R K"], w: Float[Array, "N K"]) -> Float[Array, "R N"]:
+    """`x @ w.T`."""
+    precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    out = lax.dot_general(x, w, (((1,), (1,)), ((), ())), precision=precision, preferred_element_type=jnp.float32)
+    return out.astype(x.dtype)
+
+
+class Columns(NamedTuple):
+    """N columns of a wider `array` [R, W], from `start` on. A kernel reads them where they are; XLA would copy."""
+
+    array: Float[Array, "R W"]
+    start: int
+
+    def cut(self, n: int) -> Float[Array, "R N"]:
+        return self.array[:, self.start : self.start + n]
+
+
+def project(
+    x: Float[Array, "R K"],
+    w: Float[Array, "M K"],
+    activation: Activation | None,
+    times: Columns | None,
+) -> Float[Array, "R N"]:
+    """`x @ w.T` and its activation (M is 2N with `gated`, else N)."""
+    out = linear(x, w)
+    factor = None if times is None else times.cut(w.shape[0])
+    return activate(tuple(jnp.split(out, 2, axis=-1)) if activation == "gated" else (out,), factor)
+
+
+def activate(products: Sequence[Array], times: Array | None) -> Array:
+    """gelu of the first product times the second or `times`, where there is either; else the product itself."""
+    factor = products[1] if len(products) == 2 else times
+    return products[0] if factor is None else gelu(products[0]) * factor
+
+
+def gelu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """The tanh approximation, in float32."""
+    return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)

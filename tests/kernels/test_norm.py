@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pallas_kernels.norm import Residual, add_rms_norm, reference, rms_norm, triton
+from pallas_kernels.norm.shapes import HIDDEN_SIZES
+from tests.kernels.device import INTERPRET, KERNEL
+
+EPS = 1e-6
+
+
+def inputs(rows, width, dtype):
+    shapes = {"x": (rows, width), "y": (rows, width), "weight": (width,), "scale": (1,), "a": (width,), "b": (width,)}
+    keys = jax.random.split(jax.random.key(rows * width), len(shapes))
+    return {name: jax.random.normal(key, shape, dtype) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+
+
+def assert_same(got, want, ulps):
+    """Within `ulps` units in the last place: the order of a sum may turn a rounding, nothing else differs."""
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert g.dtype == w.dtype
+        rtol = ulps * float(jnp.finfo(w.dtype).eps)
+        np.testing.assert_allclose(np.asarray(g, np.float32), np.asarray(w, np.float32), rtol=rtol, atol=rtol / 8)
+
+
+@pytest.mark.parametrize("parts", ["x", "xy", "xyw", "xs", "xyws"])
+@pytest.mark.parametrize(("rows", "width", "dtype"), [(1, 96, "float32"), (5, 100, "bfloat16"), (3, 256, "bfloat16")])
+def test_kernel_is_the_reference(parts, rows, width, dtype):
+    given = inputs(rows, width, dtype)
+    names = {"x": "x", "y": "y", "w": "weight", "s": "scale"}
+    residual = Residual(**{names[part]: given[names[part]] for part in parts})
+    then = (given["a"], given["b"])[: len(parts) % 3]
+    got = triton.add_rms_norm(residual, then, eps=EPS, interpret=INTERPRET)
+    assert_same(got, reference.add_rms_norm(residual, then, eps=EPS), 8 if dtype == "float32" else 1)
+
+
+@pytest.mark.parametrize(("rows", "width", "dtype"), [(1, 96, "float32"), (5, 100, "bfloat16")])
+def test_sum_of_norms_is_the_reference(rows, width, dtype):
+    given = inputs(rows, width, dtype)
+    args = (given["x"], given["y"]), (given["a"], given["b"])
+    got = triton.sum_rms_norm(*args, eps=EPS, interpret=INTERPRET)
+    assert_same(got, reference.sum_rms_norm(*args, eps=EPS), 8 if dtype == "float32" else 1)
+
+
+def test_steps_round_as_the_model_does():
+    """Norm, sum and scale are each rounded to the stream's dtype, not only the last."""
+    given = inputs(17, 64, jnp.bfloat16)
+    x, (h,) = add_rms_norm(Residual(given["x"], given["y"], given["weight"], given["scale"]), (given["a"],), eps=EPS)
+    want = (given["x"] + rms_norm(given["y"], given["weight"], eps=EPS)) * given["scale"]
+    np.testing.assert_array_equal(np.asarray(x, np.float32), np.asarray(want, np.float32))
+    np.testing.assert_array_equal(
+        np.asarray(h, np.float32), np.asarray(rms_norm(want, given["a"], eps=EPS), np.float32)
+    )
+
+
+def test_rms_norm_against_its_equation():
+    x, weight = np.array([[3.0, 4.0]], np.float32), np.array([2.0, 0.5], np.float32)
+    want = x / np.sqrt(12.5 + 0.5) * weight
+    np.testing.assert_allclose(rms_norm(jnp.asarray(x), jnp.asarray(weight), eps=0.5), want, rtol=1e-6)
+
+
+def test_stream_that_is_already_computed_is_handed_back():
+    x = jnp.ones((2, 32))
+    assert triton.add_rms_norm(Residual(x), (), eps=EPS)[0] is x
+
+
+def test_rows_too_long_for_the_kernel_fall_back():
+    x = jnp.ones((1, triton.MAX_WIDTH + 2))
+    _, (h,) = add_rms_norm(Residual(x), (x[0],), eps=EPS, implementation=KERNEL)
+    np.testing.assert_allclose(h, 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", sorted(HIDDEN_SIZES.values()))
+def test_one_launch_without_spilling(width):
+    pytest.importorskip("jax_cuda13_plugin")
+    from g4jax.testing.compile_for_gpu import arg, compile_for_gpu
+
+    rows, vector = arg((8, width), "bfloat16"), arg((width,), "bfloat16")
+
+    def run(x, y, weight, scale, then):
+        return add_rms_norm(Residual(x, y, weight, scale), (then, weight), eps=EPS, implementation="triton")
+
+    options = {"xla_gpu_fail_ptx_compilation_on_register_spilling": True}
+    step = compile_for_gpu(run, rows, rows, vector, arg((1,), "bfloat16"), vector, compiler_options=options)
+    assert [launch.kind for launch in step.launches] == ["kCustomKernel"]
