@@ -93,7 +93,10 @@ def decode_calls(engine: Engine, batch: int):
     while engine.has_work:
         started = time.perf_counter()
         plan = engine.scheduler.plan()
-        if isinstance(plan, DecodePlan):
+        if isinstance(plan, DecodePlan) and len(plan.requests) < batch and engine.scheduler.stats().waiting:
+            # Until all are prefilled nobody decodes: -1 stands for no token.
+            engine.scheduler.complete_decode(plan, [[-1]] * len(plan.requests))
+        elif isinstance(plan, DecodePlan):
             engine.scheduler.complete_decode(plan, engine.runner.decode(plan))
             if len(plan.requests) == batch and all(budget == plan.steps for budget in plan.budgets):
                 yield time.perf_counter() - started

@@ -105,9 +105,8 @@ def logprobs_of(
 def _gap_below_best(logits: Float[Array, "B V"], temperature: Float[Array, " B"]) -> Float[Array, "B V"]:
     """How far each logit lies below its row's largest, over the temperature: 0 and up, inf for -inf."""
     top = jnp.clip(jnp.max(logits, axis=-1, keepdims=True), jnp.finfo(jnp.float32).min, jnp.finfo(jnp.float32).max)
-    # A temperature near 0 must not make 0 / 0 of the best token; greedy rows only need something finite.
-    divisor = jnp.where(temperature > 0, jnp.maximum(temperature, 1e-6), 1.0)
-    return jnp.abs(jnp.maximum(top - logits, 0.0) / divisor[:, None])
+    # A temperature of 0, or one that is flushed to it, must not make 0 / 0 of the best token.
+    return jnp.abs(jnp.maximum(top - logits, 0.0) / jnp.maximum(temperature, 1e-6)[:, None])
 
 
 def _kept(gap: Float[Array, "B V"], batch: SamplingBatch) -> Bool[Array, "B V"]:

@@ -25,6 +25,9 @@ class GemvTile(NamedTuple):
 
 Tile = DotTile | GemvTile
 
+GEMV_ELEMENTS = 2**25
+"""Weights up to this size are read faster by the register form; beyond it the dot form's stages win."""
+
 DOT_CANDIDATES = (
     DotTile(16, 128, 4, 8),
     DotTile(16, 256, 2, 4),
@@ -40,9 +43,14 @@ GEMV_CANDIDATES = (GemvTile(1, 8), GemvTile(2, 4), GemvTile(4, 2), GemvTile(8, 2
 
 
 def choose_tile(n: int, k: int, *, rows: int, gated: bool, normed: bool, wide: bool) -> Tile:
-    """The tile for `rows` rows of N results of depth K; `normed`: the program norms its operand; `wide`: float32."""
+    """The tile for `rows` rows of N results of depth K; `normed`: the program norms its operand; `wide`: float32.
+
+    Of the candidates those that were fastest on an H200 for E2B at one row (docs/performance.md).
+    """
     if wide:
         return DotTile(32, fit(k, 32), 4, 2)
+    if rows == 1 and not gated and n * k <= GEMV_ELEMENTS and (gemv := _gemv_tile(n, k, normed)) is not None:
+        return gemv
     if n < 32 * 132:  # few programs: thin tiles, and deep ones while the operand fits the registers beside them
         if normed and rows > 1:
             return DotTile(16, fit(k, 128), 4, 8)
@@ -50,6 +58,17 @@ def choose_tile(n: int, k: int, *, rows: int, gated: bool, normed: bool, wide: b
     if gated or n < 64 * 528:
         return DotTile(32, fit(k, 128), 4, 4)
     return DotTile(64, fit(k, 128), 4, 4)
+
+
+def _gemv_tile(n: int, k: int, normed: bool) -> GemvTile | None:
+    """None where the segments of a row are not whole chunks, which makes for narrow loads."""
+    if k <= 512:
+        return GemvTile(8, 2) if k % 256 == 0 else None
+    if normed:
+        tile = GemvTile(1, 8) if n < 1024 else GemvTile(4, 2)
+    else:
+        tile = GemvTile(2, 4) if k <= 2048 else GemvTile(1, 8)
+    return tile if k % (tile.segments * 128) == 0 else None
 
 
 def fit(k: int, depth: int) -> int:

@@ -1,0 +1,148 @@
+"""The project's own text model, arranged for training: random weights, packed rows, watched routers."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, DTypeLike, Float, Int, UInt16
+
+from g4jax.config import Gemma4Config, LayerSpec, TextConfig
+from g4jax.models.text import TextModel
+from g4jax.nn.block import DecoderBlock
+from g4jax.nn.moe import Router, SparseFeedForward
+from g4jax.nn.rope import rope_tables
+from g4jax.sharding import make_mesh
+from g4jax.weights.abstract import abstract_model
+from g4jax.weights.load import load_leaves
+from pallas_kernels.qkv import qkv_rope
+from scripts.nano import shape
+
+
+class WatchedRouter(Router):
+    """A router that leaves behind how unevenly it loads its experts (1 when even; Switch Transformer, eq. 4)."""
+
+    def __call__(self, z: Float[Array, "R D"]) -> tuple[Float[Array, "R k"], Int[Array, "R k"]]:
+        weights, ids = super().__call__(z)
+        logits = self.proj(z).astype(jnp.float32) * z.shape[-1] ** -0.5
+        experts = logits.shape[-1]
+        load = jnp.mean(jax.nn.one_hot(ids, experts), axis=(0, 1))
+        self.unevenness = nnx.Intermediate(experts * jnp.sum(load * jnp.mean(jax.nn.softmax(logits), axis=0)))
+        return weights, ids
+
+
+def build(seed: int) -> TextModel:
+    """nano with random float32 weights."""
+    config = Gemma4Config.from_dict(shape.config()).text
+    model = TextModel(config, dtype=jnp.float32, implementation="reference")
+    for layer in model.layers:
+        sparse(layer).router = WatchedRouter(config, jnp.float32, "reference")
+    state = nnx.state(model, nnx.Param)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(state)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    drawn = [_initial(path_name(path), leaf, key, config) for (path, leaf), key in zip(leaves, keys, strict=True)]
+    nnx.update(model, jax.tree_util.tree_unflatten(tree, drawn))
+    return model
+
+
+def load(folder: Path) -> dict[str, Array]:
+    """The float32 parameters of a checkpoint of nano's shape, by name."""
+    config = Gemma4Config.from_folder(folder).text
+    leaves = load_leaves(folder, config, make_mesh(1), jnp.float32)
+    return {param.path: leaf for param, leaf in zip(abstract_model(config, jnp.float32).params, leaves, strict=True)}
+
+
+def sparse(layer: DecoderBlock) -> SparseFeedForward:
+    """The mixture of experts of a layer, which every layer of nano has."""
+    assert layer.sparse is not None
+    return layer.sparse
+
+
+def path_name(path: tuple) -> str:
+    """`layers.0.mlp.down_proj.weight` of a tree path."""
+    names = (str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+    return ".".join(name for name in names if name != "value")
+
+
+def _initial(name: str, leaf: Array, key: Array, config: TextConfig) -> Array:
+    if "q_norm" in name or "k_norm" in name:
+        return jnp.full(
+            leaf.shape, leaf.shape[0] ** -0.25, jnp.float32
+        )  # scores of variance 1: there is no 1/sqrt(head_dim)
+    if leaf.ndim == 1:
+        return jnp.ones(leaf.shape, jnp.float32)
+    if "embed_tokens_per_layer" in name:
+        return config.hidden_size_per_layer_input**-0.5 * jax.random.normal(key, leaf.shape)
+    if "router" in name:
+        return 0.5 * jax.random.normal(key, leaf.shape)
+    return leaf.shape[-1] ** -0.5 * jax.random.normal(key, leaf.shape)
+
+
+class PackedKeys:
+    """Rows that hold several samples each: a query sees the keys of its own sample only, and positions begin anew."""
+
+    def __init__(self, segments: UInt16[Array, "B T"], dtype: DTypeLike):
+        place = jnp.arange(segments.shape[1], dtype=jnp.int32)
+        begins = jnp.diff(segments.astype(jnp.int32), axis=1, prepend=-1) != 0
+        self.positions = (place - lax.cummax(jnp.where(begins, place, 0), axis=1)).reshape(-1)
+        self.segments, self.dtype = segments, dtype
+        self._kv: dict[int, tuple[Array, Array]] = {}
+
+    def attend(self, spec: LayerSpec, qkv, q_norm, k_norm, *, num_heads: int, eps: float) -> Float[Array, "R O"]:
+        """See `g4jax.nn.attention.Keys`."""
+        cos, sin = rope_tables(spec.rope, self.positions, self.dtype)
+        q, k, v = qkv_rope(qkv, q_norm, k_norm, cos, sin, num_heads=num_heads, k_eq_v=spec.k_eq_v, eps=eps)
+        if k is not None and v is not None:
+            self._kv[spec.index] = (self._batched(k), self._batched(v))
+        k, v = self._kv[spec.kv_source]
+        window = min(spec.window or self.segments.shape[1], self.segments.shape[1])
+        o = segment_attention(self._batched(q), k, v, self.segments, window=window)
+        return o.reshape(qkv.shape[0], -1)
+
+    def _batched(self, x: Float[Array, "R N H"]) -> Float[Array, "B T N H"]:
+        return x.reshape(*self.segments.shape, *x.shape[1:])
+
+
+def segment_attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    segments: UInt16[Array, "B T"],
+    *,
+    window: int,
+) -> Float[Array, "B T N H"]:
+    """Causal attention within a segment to the last `window` keys, in chunks of `window`; T is a multiple of it."""
+    batch, length, heads, size = q.shape
+    kv_heads = k.shape[2]
+    chunks = length // window
+    grouped = q.reshape(batch, chunks, window, kv_heads, heads // kv_heads, size)
+    keys, values, theirs = (_with_previous_chunk(x, chunks) for x in (k, v, segments))
+    reach = keys.shape[2]
+    behind = jnp.arange(window)[:, None] + (reach - window) - jnp.arange(reach)[None, :]
+    same = segments.reshape(batch, chunks, window)[..., :, None] == theirs[..., None, :]
+    seen = (same & (behind >= 0) & (behind < window))[:, :, None, None]
+    scores = jnp.einsum("bctkgh,bcskh->bckgts", grouped, keys, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(jnp.where(seen, scores, -1e30), axis=-1).astype(q.dtype)
+    return jnp.einsum("bckgts,bcskh->bctkgh", weights, values).reshape(q.shape)
+
+
+def _with_previous_chunk(x: Array, chunks: int) -> Array:
+    """`[B, T, ...]` to `[B, C, 2 T/C, ...]`: every chunk behind the one before it (zeros before the first)."""
+    chunked = x.reshape(x.shape[0], chunks, -1, *x.shape[2:])
+    if chunks == 1:
+        return chunked
+    before = jnp.pad(chunked[:, :-1], [(0, 0), (1, 0)] + [(0, 0)] * (chunked.ndim - 2))
+    return jnp.concatenate([before, chunked], axis=2)
+
+
+def packed_logits(
+    model: TextModel, tokens: UInt16[Array, "B T"], segments: UInt16[Array, "B T"]
+) -> tuple[Float[Array, "B T V"], Float[Array, ""]]:
+    """Logits of packed rows, and the mean unevenness of the routers."""
+    keys = PackedKeys(segments, model.norm.weight[...].dtype)
+    hidden = model(tokens.reshape(-1).astype(jnp.int32), keys)
+    logits = model.logits(hidden).reshape(*tokens.shape, -1)
+    routers = (sparse(layer).router for layer in model.layers)
+    left = [router.unevenness[...] for router in routers if isinstance(router, WatchedRouter)]
+    return logits, jnp.mean(jnp.stack(left))

@@ -1,0 +1,65 @@
+"""The bundled checkpoint answers rightly through the whole engine: right numerics, not only right shapes."""
+
+import json
+
+import pytest
+
+from g4jax import LLM, SamplingParams
+
+GREEDY = SamplingParams(temperature=0, max_tokens=120)
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the current weather for a location.",
+        "parameters": {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def llm() -> LLM:
+    return LLM(max_batch=4, max_model_len=512)
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def test_it_adds_and_subtracts_with_a_thought(llm):
+    questions = ["What is 17+25?", "83 minus 47", "58 plus 36", "What is 91-19?"]
+    answers = llm.chat([[user(q)] for q in questions], enable_thinking=True, sampling_params=GREEDY, progress=False)
+    assert [answer.content for answer in answers] == ["42", "36", "94", "72"]
+    assert all(answer.reasoning and answer.finish_reason == "stop" for answer in answers)
+
+
+def test_it_calls_the_tool_only_when_asked_for(llm):
+    chats = [[user("What is the weather in Paris?")], [user("Hello")]]
+    called, plain = llm.chat(chats, tools=[WEATHER], sampling_params=GREEDY, progress=False)
+    assert [(c.name, json.loads(c.arguments)) for c in called.tool_calls] == [("get_weather", {"location": "Paris"})]
+    assert called.finish_reason == "tool_calls"
+    assert plain.content == "Hello! How can I help you?" and not plain.tool_calls
+
+
+def test_it_reports_a_tools_result(llm):
+    call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": {"location": "Paris"}}}
+    chat = [
+        user("What is the weather in Paris?"),
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "18C, sunny"},
+    ]
+    [answer] = llm.chat(chat, tools=[WEATHER], sampling_params=GREEDY, progress=False)
+    assert answer.content == "The result is 18C, sunny."
+
+
+def test_it_remembers_a_name_beyond_the_sliding_window(llm):
+    chat = [
+        user("My name is Alice."),
+        {"role": "assistant", "content": "Nice to meet you, Alice!"},
+        user("Count to 12"),
+        {"role": "assistant", "content": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"},
+        user("What is my name?"),
+    ]
+    [answer] = llm.chat(chat, sampling_params=GREEDY, progress=False)
+    assert len(answer.prompt_token_ids) > 64
+    assert answer.content == "Your name is Alice."
