@@ -148,14 +148,20 @@ def _text_config(raw: dict[str, Any]) -> TextConfig:
         final_logit_softcapping=raw.get("final_logit_softcapping"),
         hidden_size_per_layer_input=raw.get("hidden_size_per_layer_input") or 0,
         vocab_size_per_layer_input=raw.get("vocab_size_per_layer_input") or raw["vocab_size"],
-        num_experts=raw["num_experts"] if moe else 0,
-        top_k_experts=raw["top_k_experts"] if moe else 0,
-        moe_intermediate_size=(raw.get("moe_intermediate_size") or raw.get("expert_intermediate_size")) if moe else 0,
+        num_experts=_of_experts(raw, "num_experts") if moe else 0,
+        top_k_experts=_of_experts(raw, "top_k_experts") if moe else 0,
+        moe_intermediate_size=_of_experts(raw, "moe_intermediate_size") if moe else 0,
         sliding_window=raw["sliding_window"],
         max_position_embeddings=raw["max_position_embeddings"],
         bidirectional_vision=raw.get("use_bidirectional_attention") == "vision",
         pad_token_id=raw.get("pad_token_id") or 0,
     )
+
+
+def _of_experts(raw: dict[str, Any], name: str) -> int:
+    if raw.get(name) is None:
+        raise ConfigError(f"text_config.{name} is missing, though enable_moe_block is true")
+    return raw[name]
 
 
 def _require(raw: dict[str, Any]) -> None:

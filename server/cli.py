@@ -116,7 +116,8 @@ def main(argv: Sequence[str] | None = None, build: Builder = build_engine) -> in
     """Serves until Ctrl-C or SIGTERM. Returns the exit code: 2 for a wrong flag, 1 when the engine did not start."""
     try:
         options = parse_options(argv)
-        logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("g4jax").setLevel(options.log_level.upper())
         if "--trust-remote-code" in (sys.argv[1:] if argv is None else argv):
             log.info("--trust-remote-code is ignored: g4jax runs no code of a checkpoint")
         folder = options.engine.model

@@ -69,7 +69,8 @@ def build_engine(options: EngineOptions, progress: ReportProgress) -> Engine:
 def run_engine(conn: Connection, options: EngineOptions, build: Builder, log_level: str) -> None:
     """The main function of the engine process. Returns when told to, or when the HTTP process has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the HTTP process says when to end.
-    logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("g4jax").setLevel(log_level.upper())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with _reported(conn):
         engine = build(options, lambda text, done, total: conn.send_bytes(encode(Progress(text, done, total))))

@@ -24,6 +24,7 @@ from g4jax.weights.hub import resolve
 from g4jax.weights.load import load_leaves
 from pallas_kernels.core import Implementation
 
+COMPILED = Path.home() / ".cache" / "g4jax" / "compiled"
 XLA_SHARE = 0.95
 """Share of a GPU's memory that XLA takes at once; what is left is for its libraries."""
 
@@ -89,8 +90,16 @@ def assemble(
     leaves = load(mesh, dtype)
     runner = Runner(step, leaves, _pages(config, capacity, mesh, dtype), mesh)
     if compile_ahead:
+        _keep_compiled_programs()
         runner.compile_all(progress, threads=os.cpu_count() or 1)
     return Engine(runner, _scheduler(config, capacity, options))
+
+
+def _keep_compiled_programs() -> None:
+    """The next start finds on disk what this one compiles; a changed program or jax is compiled anew."""
+    jax.config.update("jax_compilation_cache_dir", str(COMPILED))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _dtype(options: EngineOptions, config: Gemma4Config) -> jnp.dtype:

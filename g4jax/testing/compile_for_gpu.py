@@ -117,4 +117,4 @@ def compile_for_gpu(fn, *args, target: str = H200, devices: int = 1, compiler_op
         match = re.match(r"\s*\d+: (k\w+)\s+(?:\[[^\]]*\]\s*)?(\S*)", line)
         if match and match[1] not in CONTAINERS:
             launches.append(Launch(match[1], match[2], line.strip()))
-    return GpuStep(compiled, compiled.as_text(), launches)
+    return GpuStep(compiled, compiled.as_text() or "", launches)

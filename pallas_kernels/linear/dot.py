@@ -48,7 +48,8 @@ def dot_kernel(
 def load_columns(times: Columns, index: tuple[Array, Array], mask: Array) -> Array:
     """The elements of a kernel's `times` at (row, column)."""
     place = (index[0], times.start + index[1])
-    return plt.load(times.array.at[place], mask=mask, other=jnp.zeros((), times.array.dtype))
+    ref: Any = times.array
+    return plt.load(ref.at[place], mask=mask, other=jnp.zeros((), ref.dtype))
 
 
 def _product(block: Float[Array, "N C"], h: Float[Array, "B C"]) -> Float[Array, "N B"]:

@@ -58,16 +58,13 @@ def _text(rng: random.Random, split: Split) -> str:
 
 def _phrase(rng: random.Random, split: Split) -> str:
     pools = ("adjective", "thing", "noun", "person", "city")
-    return " ".join(
-        words.made_up(rng, split) if rng.random() < 0.1 else words.pick(rng, rng.choice(pools), split)
-        for _ in range(rng.randint(1, 5))
-    )
+    return " ".join(words.word(rng, rng.choice(pools), split) for _ in range(rng.randint(1, 5)))
 
 
 def _object(rng: random.Random, split: Split) -> tuple[str, str]:
     fields: dict[str, object] = {}
     for _ in range(rng.choice((1, 1, 2, 2, 3))):
-        name = words.made_up(rng, split) if rng.random() < 0.1 else words.pick(rng, "label", split)
+        name = words.word(rng, "label", split)
         kind = rng.choice(["integer", "integer", "word", "city", "person", "code", "number", "clock", "sky"])
         fields[name] = rng.choice(SKIES) if kind == "sky" else draw(rng, kind, split)
     said = [f"the {name.replace('_', ' ')} is {value}" for name, value in fields.items()]

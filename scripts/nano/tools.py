@@ -162,7 +162,7 @@ def _as_typed(rng: random.Random, sentence: str) -> str:
 def drawn_tool(rng: random.Random, split: Split, *, taken: frozenset[str] = frozenset()) -> Tool:
     """A tool with a drawn name (none of the words `taken`) and one to three drawn parameters."""
     while True:
-        noun = words.made_up(rng, split) if rng.random() < 0.25 else words.pick(rng, "noun", split)
+        noun = words.word(rng, "noun", split)
         if noun not in taken:
             break
     verb = words.made_up(rng, split) if rng.random() < 0.05 else rng.choice(words.VERBS)
@@ -184,7 +184,7 @@ def _drawn_parameters(rng: random.Random, split: Split) -> tuple[Parameter, ...]
         kind = rng.choice(["text"] * 5 + ["integer"] * 3 + ["boolean"] * 2 + ["number"])
         kind = rng.choice(TEXT_KINDS) if kind == "text" else kind
         pool = "switch" if kind == "boolean" else "label"
-        name = words.made_up(rng, split) if rng.random() < 0.1 else words.pick(rng, pool, split)
+        name = words.word(rng, pool, split)
         parameters[name] = Parameter(name, name, kind, rng.random() < 0.75, _parameter_description(rng, name, kind))
     return tuple(parameters.values())
 

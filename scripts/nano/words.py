@@ -59,9 +59,31 @@ def pick(rng: random.Random, pool: str, split: Split) -> str:
     return rng.choice(POOLS[pool][split])
 
 
+MADE_UP_SHARE: dict[Split, float] = {"train": 0.4, "eval": 0.15}
+"""How often a word is one that means nothing. Training sees more of them, so as to copy words and not to know them."""
+
+_KNOWN = [word for parts in POOLS.values() for words in parts.values() for word in words if word.isalpha()]
+
+
+def word(rng: random.Random, pool: str, split: Split) -> str:
+    """A word of a pool, or a made-up one in its place."""
+    return made_up(rng, split) if rng.random() < MADE_UP_SHARE[split] else pick(rng, pool, split)
+
+
+def _chimera(rng: random.Random) -> str:
+    """The beginning of one word and the end of another. Held-out words lend their parts, so that every token is written
+    in training though the words are not."""
+    first, second = rng.choice(_KNOWN), rng.choice(_KNOWN)
+    return (first[: rng.randint(2, len(first))] + second[rng.randint(0, len(second) - 2) :]).lower()
+
+
 def made_up(rng: random.Random, split: Split, *, syllables: int | None = None) -> str:
-    """A pronounceable word that means nothing, lower case."""
+    """A word that means nothing, lower case."""
     while True:
+        if split == "train" and syllables is None and rng.random() < 0.5:
+            chimera = _chimera(rng)
+            if chimera not in _KNOWN and not held_out(chimera):
+                return chimera
         count = syllables or rng.choice((1, 2, 2, 2, 3))
         word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(count))
         if len(word) > 2 and held_out(word) == (split == "eval"):

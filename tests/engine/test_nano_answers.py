@@ -6,7 +6,7 @@ import pytest
 
 from g4jax import LLM, SamplingParams
 
-GREEDY = SamplingParams(temperature=0, max_tokens=120)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=120)
 WEATHER = {
     "type": "function",
     "function": {

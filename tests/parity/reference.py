@@ -1,6 +1,6 @@
 """The reference: random tiny checkpoints in transformers, and the vectors stored from it.
 
-    python tests/parity/reference.py        writes tests/data/parity/*.npz (needs torch)
+python tests/parity/reference.py        writes tests/data/parity/*.npz (needs torch)
 """
 
 import tempfile

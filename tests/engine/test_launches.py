@@ -1,0 +1,18 @@
+"""What one decoded token launches on an H200, read from the compiler: no GPU needed."""
+
+import json
+
+import pytest
+
+from g4jax.config import Gemma4Config
+from scripts.inspect_step import CONFIGS, inspect_decode
+
+pytest.importorskip("jax_plugins.xla_cuda13")
+
+
+@pytest.mark.parametrize(("name", "most"), [("e2b", 350), ("26b-a4b", 420)])
+def test_a_token_takes_few_launches_and_copies_nothing(name, most):
+    config = Gemma4Config.from_dict(json.loads((CONFIGS / f"{name}.json").read_text()))
+    figures, kernels = inspect_decode(config.text, batch=1)
+    assert 5 * config.text.num_layers < figures["launches_per_token"] <= most, kernels
+    assert figures["cache_copies"] == figures["weight_sized_temporaries"] == 0
