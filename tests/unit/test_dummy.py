@@ -75,8 +75,8 @@ def test_thirty_layers_keep_activations_and_spread_over_experts(variant, monkeyp
     x = model.embed_tokens(tokens)
     inputs = None if model.per_layer_inputs is None else model.per_layer_inputs(tokens, x)
     sizes = []
-    for index, layer in enumerate(model.layers):
-        residual = layer(Residual(x, None, None, None), keys, None if inputs is None else inputs[:, index])
+    for layer in model.layers:
+        residual = layer(Residual(x, None, None, None), keys, inputs)
         x, (h,) = add_rms_norm(residual, (model.norm.weight[...],), eps=1e-6)
         sizes.append(float(jnp.sqrt(jnp.mean(x.astype(jnp.float32) ** 2))))
     logits = model.logits(h)
