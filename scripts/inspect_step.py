@@ -63,7 +63,7 @@ def inspect_decode(config: TextConfig, batch: int) -> tuple[dict[str, int], coll
 
 def decode_programs(config: TextConfig, batch: int) -> Programs:
     """The programs of a model with bfloat16 weights on one GPU that is not there."""
-    mesh, dtype = gpu_mesh(), jnp.bfloat16
+    mesh, dtype = gpu_mesh(), jnp.dtype("bfloat16")
     model = abstract_model(config, dtype, 1, "triton")
     leaves = tuple(jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding(mesh)) for p in model.params)
     where = NamedSharding(mesh, partition_spec(KV_AXES))
