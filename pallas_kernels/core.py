@@ -1,6 +1,8 @@
-"""Which implementation of an op runs."""
+"""Which implementation of an op runs, and how a kernel is called."""
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import jax
 
@@ -20,3 +22,15 @@ def resolve(implementation: Implementation | None) -> Implementation:
     if implementation is not None:
         return implementation
     return "triton" if jax.default_backend() in ("gpu", "cuda", "rocm") else "reference"
+
+
+F = TypeVar("F", bound=Callable)
+
+
+def launcher(*static: str) -> Callable[[F], F]:
+    """Makes a function that launches kernels a jitted one, with the arguments called `static` as constants.
+
+    Inside a larger jit it is inlined, so nothing changes on the device, but layers of equal shapes share one lowering:
+    unshared, lowering is 19 ms a kernel, seven seconds of Python for every step of E2B.
+    """
+    return functools.partial(jax.jit, static_argnames=static)  # pyright: ignore[reportReturnType]

@@ -61,8 +61,9 @@ Builder = Callable[[EngineOptions, ReportProgress], Engine]
 
 def build_engine(options: EngineOptions, progress: ReportProgress) -> Engine:
     """The real engine; jax is imported here and nowhere earlier."""
-    from g4jax.engine.launch import build_engine
+    from g4jax.engine.launch import build_engine, keep_compiled_programs
 
+    keep_compiled_programs()
     return build_engine(options, progress)
 
 

@@ -4,9 +4,10 @@ from typing import Literal
 
 import msgspec
 
+from g4jax.guide.spec import GuideSpec
 from g4jax.sample.params import SamplingParams
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length", "abort", "error"]
 
 
 class Add(msgspec.Struct, frozen=True, tag="add"):
@@ -16,6 +17,7 @@ class Add(msgspec.Struct, frozen=True, tag="add"):
     prompt_ids: list[int]
     params: SamplingParams
     stop_ids: list[int] = []
+    guide: GuideSpec | None = None
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -49,14 +51,29 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     total: int
 
 
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Natural log probabilities of a token and of the likeliest in its place, best first."""
+
+    logprob: float
+    top_ids: list[int]
+    top_logprobs: list[float]
+
+
 class Update(msgspec.Struct, frozen=True, array_like=True):
-    """New tokens of one request. `stop_id` is the end token that was met; it is also the last of `token_ids`."""
+    """New tokens of one request. `stop_id` is the end token that was met; it is also the last of `token_ids`.
+
+    logprobs: one per token, where the request asks for them. prompt_logprobs: those of the whole prompt, once; the
+    first token has none. error: why the answer cannot go on, with the finish reason "error".
+    """
 
     id: str
     token_ids: list[int]
     finish_reason: FinishReason | None = None
     stop_id: int | None = None
     cached_tokens: int = 0
+    logprobs: list[TokenLogprobs] = []
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    error: str | None = None
 
 
 class Updates(msgspec.Struct, frozen=True, tag="updates"):

@@ -90,13 +90,12 @@ def assemble(
     leaves = load(mesh, dtype)
     runner = Runner(step, leaves, _pages(config, capacity, mesh, dtype), mesh)
     if compile_ahead:
-        _keep_compiled_programs()
         runner.compile_all(progress, threads=os.cpu_count() or 1)
     return Engine(runner, _scheduler(config, capacity, options))
 
 
-def _keep_compiled_programs() -> None:
-    """The next start finds on disk what this one compiles; a changed program or jax is compiled anew."""
+def keep_compiled_programs() -> None:
+    """For the whole process: the next start finds on disk what this one compiles; what changed is compiled anew."""
     jax.config.update("jax_compilation_cache_dir", str(COMPILED))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 MAX_LOGPROBS = 20
+MAX_LOGIT_BIAS = 1024
 INT32_MAX = 2**31 - 1
 
 
@@ -32,6 +33,8 @@ class SamplingParams:
     ignore_eos: only `stop` and `stop_token_ids` end the output, the model's own end ids do not.
     min_tokens: a stop id ends the output only as token number `min_tokens` (itself included) or later.
     logprobs: None = none, n = those of the drawn token and of the n likeliest, at most 20.
+    prompt_logprobs: the same for every token of the prompt, which is then computed whole, cached or not.
+    logit_bias: (token id, value in [-100, 100]) pairs, added to the logits; at most 1024.
     """
 
     max_tokens: int | None = None
@@ -48,13 +51,17 @@ class SamplingParams:
     ignore_eos: bool = False
     min_tokens: int = 0
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self):
         # A lone string or a list is what callers write; kept as tuples the value stays hashable.
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else _tuple("stop", self.stop))
         object.__setattr__(self, "stop_token_ids", _tuple("stop_token_ids", self.stop_token_ids))
+        object.__setattr__(self, "logit_bias", tuple(map(tuple, _tuple("logit_bias", self.logit_bias))))
         self._check_ranges()
         self._check_stops()
+        self._check_bias()
 
     @property
     def greedy(self) -> bool:
@@ -76,6 +83,7 @@ class SamplingParams:
         _whole("seed", self.seed, optional=True)
         _whole("min_tokens", self.min_tokens, low=0)
         _whole("logprobs", self.logprobs, low=0, high=MAX_LOGPROBS, optional=True)
+        _whole("prompt_logprobs", self.prompt_logprobs, low=0, high=MAX_LOGPROBS, optional=True)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise InvalidParameter("min_tokens", f"is {self.min_tokens}, more than max_tokens ({self.max_tokens})")
 
@@ -85,6 +93,13 @@ class SamplingParams:
                 raise InvalidParameter("stop", f"must hold texts that are not empty, got {text!r}")
         for token in self.stop_token_ids:
             _whole("stop_token_ids", token, low=0, high=INT32_MAX)
+
+    def _check_bias(self) -> None:
+        if len(self.logit_bias) > MAX_LOGIT_BIAS:
+            raise InvalidParameter("logit_bias", f"has {len(self.logit_bias)} entries, at most {MAX_LOGIT_BIAS}")
+        for token, value in self.logit_bias:
+            _whole("logit_bias", token, low=0, high=INT32_MAX)
+            _number("logit_bias", value, low=-100.0, high=100.0)
 
 
 def _tuple(field: str, value) -> tuple:

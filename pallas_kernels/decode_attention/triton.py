@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.core import Unsupported
+from pallas_kernels.core import Unsupported, launcher
 from pallas_kernels.decode_attention.combine import combine
 from pallas_kernels.decode_attention.scan import Shape, group_heads, no_key, one_key, scan_keys, store_result
 from pallas_kernels.decode_attention.tiling import Ends, Tiling, choose, span_of
@@ -24,6 +24,7 @@ from pallas_kernels.qkv.triton import check_power_of_two, normed, normed_rope
 ANY = pl.BlockSpec(memory_space=pl.ANY)
 
 
+@launcher("window", "interpret", "tiling")
 def decode_attention(
     q: Float[Array, "B N H"],
     k_pages: Float[Array, "P K Z H"],
@@ -55,6 +56,7 @@ def decode_attention(
     return launch("decode_attention", program, inputs, [], lengths, ends, shape, interpret)[0]
 
 
+@launcher("num_heads", "k_eq_v", "window", "eps", "interpret", "tiling")
 def attend_decode(
     qkv: Float[Array, "B C"],
     q_norm: Float[Array, " H"],

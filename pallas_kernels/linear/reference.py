@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +23,12 @@ def linear(x: Float[Array, "R K"], w: Float[Array, "N K"]) -> Float[Array, "R N"
     return out.astype(x.dtype)
 
 
-class Columns(NamedTuple):
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("array",), meta_fields=("start",))
+@dataclasses.dataclass(frozen=True)
+class Columns:
     """N columns of a wider `array` [R, W], from `start` on. A kernel reads them where they are; XLA would copy."""
 
-    array: Float[Array, "R W"]
+    array: Any  # or, inside a kernel, the reference to it
     start: int
 
     def cut(self, n: int) -> Float[Array, "R N"]:

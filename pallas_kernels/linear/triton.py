@@ -12,7 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Float
 
-from pallas_kernels.core import Unsupported
+from pallas_kernels.core import Unsupported, launcher
 from pallas_kernels.linear.dot import dot_kernel
 from pallas_kernels.linear.gemv import gemv_kernel
 from pallas_kernels.linear.operand import Rows, Stream
@@ -29,6 +29,7 @@ MIN_DEPTH = 16
 """The fewest columns of a tensor core product."""
 
 
+@launcher("activation", "interpret", "tile")
 def project(
     x: Float[Array, "R K"],
     w: Float[Array, "M K"],
@@ -49,6 +50,7 @@ def project(
     return _launch(lambda x, stream: Rows(x), x, w, activation, times, [out], interpret, tile, after)[0]
 
 
+@launcher("activation", "eps", "interpret", "tile")
 def norm_linear(
     residual: Residual,
     then: Float[Array, " D"] | None,

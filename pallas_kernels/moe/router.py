@@ -9,11 +9,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.core import Unsupported
+from pallas_kernels.core import Unsupported, launcher
 
 MOST_EXPERTS = 1024
 
 
+@launcher("k", "interpret")
 def route(
     logits: Float[Array, "R E"], per_expert_scale: Float[Array, " E"], *, k: int, interpret: bool = False
 ) -> tuple[Float[Array, "R k"], Int[Array, "R k"]]:

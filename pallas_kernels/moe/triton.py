@@ -7,7 +7,7 @@ products that read every active expert once, and the weighted sum, four launches
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.core import Unsupported
+from pallas_kernels.core import Unsupported, launcher
 from pallas_kernels.moe.groups import group
 from pallas_kernels.moe.products import Blocks, down, down_combine, gate_up
 from pallas_kernels.moe.router import route
@@ -18,6 +18,7 @@ SLOTWISE_ROWS = 4
 """With top 8 of 128, four rows rarely share an expert: sorting would cost more than reading one twice."""
 
 
+@launcher("interpret", "blocks")
 def experts(
     u: Float[Array, "R D"],
     weights: Float[Array, "R k"],

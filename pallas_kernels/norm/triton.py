@@ -11,7 +11,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Float
 
-from pallas_kernels.core import Unsupported
+from pallas_kernels.core import Unsupported, launcher
 from pallas_kernels.norm.reference import Residual
 
 MAX_WIDTH = 8192
@@ -19,6 +19,7 @@ MAX_WIDTH = 8192
 ANY = pl.BlockSpec(memory_space=pl.ANY)
 
 
+@launcher("eps", "interpret")
 def add_rms_norm(
     residual: Residual, then: tuple[Float[Array, " D"], ...], *, eps: float, interpret: bool = False
 ) -> tuple[Float[Array, "R D"], tuple[Float[Array, "R D"], ...]]:
@@ -60,6 +61,7 @@ def add_rms_norm(
     return (results[0], tuple(results[1:])) if writes_stream else (residual.x, tuple(results))
 
 
+@launcher("eps", "interpret")
 def sum_rms_norm(
     parts: tuple[Float[Array, "R D"], ...],
     weights: tuple[Float[Array, " D"], ...],

@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.core import Unsupported
+from pallas_kernels.core import Unsupported, launcher
 from pallas_kernels.prefill_attention.tiles import cut, owned
 
 LOG2E = 1.4426950408889634
@@ -54,6 +54,7 @@ class _Batch(NamedTuple):
     tiles: Any  # `Tiles`
 
 
+@launcher("window", "interpret", "blocks")
 def prefill_attention(
     q: Float[Array, "T N H"],
     k_pages: Float[Array, "P K Z H"],

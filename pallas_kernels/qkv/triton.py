@@ -13,7 +13,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.core import Unsupported
+from pallas_kernels.core import Unsupported, launcher
 
 ANY = pl.BlockSpec(memory_space=pl.ANY)
 ELEMENTS = 2048
@@ -63,6 +63,7 @@ def _rounded(x: Array, dtype: Any) -> Array:
     return x.astype(dtype).astype(jnp.float32)
 
 
+@launcher("num_heads", "k_eq_v", "eps", "interpret")
 def qkv_rope_write(
     qkv: Float[Array, "T C"],
     q_norm: Float[Array, " H"],

@@ -62,7 +62,7 @@ def test_rms_norm_against_its_equation():
 
 def test_stream_that_is_already_computed_is_handed_back():
     x = jnp.ones((2, 32))
-    assert triton.add_rms_norm(Residual(x), (), eps=EPS)[0] is x
+    np.testing.assert_array_equal(triton.add_rms_norm(Residual(x), (), eps=EPS)[0], x)
 
 
 def test_rows_too_long_for_the_kernel_fall_back():

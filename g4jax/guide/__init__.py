@@ -1,0 +1,1 @@
+"""Constrained answers: grammars, and what they allow next."""
