@@ -24,9 +24,8 @@ from g4jax.chat.tokenizer import Tokenizer
 from g4jax.engine.checkpoint import find_checkpoint
 from g4jax.engine.launch import build_engine
 from g4jax.engine.options import Dtype, EngineOptions, LoadFormat
-from g4jax.engine.request import Request
-from g4jax.engine.scheduler import Update
-from g4jax.engine.scoring import prompt_logits
+from g4jax.engine.plan import Update
+from g4jax.engine.request import Request, TokenLogprobs
 from g4jax.sample.defaults import GenerationDefaults
 from g4jax.sample.params import SamplingParams
 
@@ -35,12 +34,17 @@ Messages = Sequence[Mapping[str, Any]]
 
 @dataclass
 class Completion:
-    """An answer as text. `finish_reason`: "stop" or "length". A stop id is the last of `token_ids`, not in the text."""
+    """An answer as text. `finish_reason`: "stop" or "length". A stop id is the last of `token_ids`, not in the text.
+
+    The log probabilities are there where the sampling parameters ask for them; the first of a prompt is None.
+    """
 
     prompt_token_ids: list[int]
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: str = ""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
 
 
 @dataclass
@@ -126,13 +130,9 @@ class LLM:
 
     def score(self, token_ids: Iterable[Sequence[int]], *, progress: bool = True) -> list[np.ndarray]:
         """Log-probabilities `[T - 1]` of every token after the first, given those before it."""
-        return [self._score(list(ids)) for ids in tqdm(list(token_ids), disable=not progress, unit="prompt")]
-
-    def _score(self, ids: list[int]) -> np.ndarray:
-        logits = np.concatenate(list(prompt_logits(self.engine, ids)))[:-1]
-        peak = logits.max(axis=-1, keepdims=True)
-        log_total = peak[:, 0] + np.log(np.exp(logits - peak).sum(axis=-1))
-        return logits[np.arange(len(ids) - 1), ids[1:]] - log_total
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        scored = self.generate([list(ids) for ids in token_ids], params, progress=progress)
+        return [np.array([entry.logprob for entry in each.prompt_logprobs if entry is not None]) for each in scored]
 
     def _params(self, given: SamplingParams | Sequence[SamplingParams] | None, count: int) -> Sequence[SamplingParams]:
         if given is None:
@@ -160,6 +160,8 @@ class LLM:
 
     def _take(self, update: Update, text: "_Text") -> bool:
         """Whether the update ends its request."""
+        text.logprobs += update.logprobs
+        text.prompt_logprobs = update.prompt_logprobs or text.prompt_logprobs
         if text.feed(update.token_ids):
             self.engine.abort(update.request_id)
             return True
@@ -167,7 +169,8 @@ class LLM:
 
     def _completion(self, request: Request, text: "_Text") -> Completion:
         reason = "stop" if text.stopped else request.finish_reason or ""
-        return Completion(request.prompt_ids, text.ids, text.value(), reason)
+        logprobs = text.logprobs[: len(text.ids)]
+        return Completion(request.prompt_ids, text.ids, text.value(), reason, logprobs, text.prompt_logprobs)
 
     def _message(self, tools: Sequence[Mapping[str, Any]] | None, request: Request, text: "_Text") -> ChatCompletion:
         parser = OutputParser(self.tokenizer, prompt_ids=request.prompt_ids, tools=tools)
@@ -185,6 +188,8 @@ class _Text:
         self.params = params
         self.ids: list[int] = []
         self.stopped = False
+        self.logprobs: list[TokenLogprobs] = []
+        self.prompt_logprobs: list[TokenLogprobs | None] = []
         self._detokenizer = Detokenizer(tokenizer)
         self._stops = StopStrings(params.stop)
         self._pieces: list[str] = []

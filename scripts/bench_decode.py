@@ -20,8 +20,8 @@ from g4jax.config import Gemma4Config
 from g4jax.engine.engine import Engine
 from g4jax.engine.launch import assemble
 from g4jax.engine.options import EngineOptions
+from g4jax.engine.plan import DecodePlan, DecodeResult
 from g4jax.engine.request import Request
-from g4jax.engine.scheduler import DecodePlan
 from g4jax.sample.params import SamplingParams
 from g4jax.weights.cost import decode_cache_bytes, decode_weight_bytes
 from g4jax.weights.dummy import dummy
@@ -95,9 +95,10 @@ def decode_calls(engine: Engine, batch: int):
         plan = engine.scheduler.plan()
         if isinstance(plan, DecodePlan) and len(plan.requests) < batch and engine.scheduler.stats().waiting:
             # Until all are prefilled nobody decodes: -1 stands for no token.
-            engine.scheduler.complete_decode(plan, [[-1]] * len(plan.requests))
+            none = DecodeResult([[-1] for _ in plan.requests], [[] for _ in plan.requests])
+            engine.scheduler.complete_decode(plan, none)
         elif isinstance(plan, DecodePlan):
-            engine.scheduler.complete_decode(plan, engine.runner.decode(plan))
+            engine.scheduler.complete_decode(plan, engine.runner.start_decode(plan)())
             if len(plan.requests) == batch and all(budget == plan.steps for budget in plan.budgets):
                 yield time.perf_counter() - started
         elif plan is not None:

@@ -72,7 +72,7 @@ def decode_programs(config: TextConfig, batch: int) -> Programs:
         pages = jax.ShapeDtypeStruct(page_shape(spec, PAGES, PAGE_SIZE, 1), dtype, sharding=where)
         return LayerPages(pages, pages)
 
-    shapes = Shapes((64,), 1, (batch,), TABLE_WIDTH, PAGE_SIZE, TABLE_WIDTH * PAGE_SIZE, decode_steps=1)
+    shapes = Shapes((64,), 64, 1, (batch,), (batch,), TABLE_WIDTH, PAGE_SIZE, TABLE_WIDTH * PAGE_SIZE, decode_steps=1)
     step = Step(model.merge, shapes, dtype, config.vocab_size, implementation="triton")
     pages = {spec.index: layer_pages(spec) for spec in config.layers if spec.owns_kv}
     return Programs(step, leaves, pages, mesh)

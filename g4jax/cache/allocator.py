@@ -75,6 +75,13 @@ class PagePool:
             self._page_of[key] = page
             self._key_of[page] = key
 
+    def forget(self) -> None:
+        """Drop the keys of all pages; those that nobody holds are free."""
+        self._free += self._cached
+        self._cached.clear()
+        self._key_of.clear()
+        self._page_of.clear()
+
     def check_integrity(self, held: Iterable[int]) -> None:
         """Raise AssertionError unless the books agree with each other and with `held`: all holds, 0 = none."""
         holds = Counter(page for page in held if page)

@@ -17,9 +17,9 @@ class Shapes:
     """Everything that a compiled step's shapes depend on.
 
     Attributes:
-        prefill_tokens: sizes of the packed prompt, ascending.
+        prefill_tokens: sizes of the packed prompt, ascending; score_tokens: the one of them that prompts are scored in.
         prefill_rows: sequences in a prefill step.
-        decode_rows: sizes of a decode batch, ascending.
+        decode_rows: sizes of a decode batch, ascending; rich_rows: fewer, for requests that ask for more than a draw.
         table_width: pages of the longest sequence; context length is never a shape.
         page_size: tokens of a page.
         history: tokens of the longest sequence, for penalties.
@@ -27,8 +27,10 @@ class Shapes:
     """
 
     prefill_tokens: tuple[int, ...]
+    score_tokens: int
     prefill_rows: int
     decode_rows: tuple[int, ...]
+    rich_rows: tuple[int, ...]
     table_width: int
     page_size: int
     history: int
@@ -46,35 +48,23 @@ def prefill_fields(tokens: int, rows: int, table_width: int) -> Fields:
     return per_token + per_row + _tables(rows, table_width)
 
 
+def score_fields(tokens: int, rows: int, table_width: int) -> Fields:
+    """Those of a prefill, and the token that follows each."""
+    return (*prefill_fields(tokens, rows, table_width), Field("targets", (tokens,)))
+
+
 def decode_fields(rows: int, table_width: int) -> Fields:
     per_row = tuple(Field(name, (rows,)) for name in ("tokens", "positions", "budgets"))
     return per_row + (Field("stop_ids", (rows, STOP_IDS)),) + _tables(rows, table_width)
 
 
-def sampling_fields(rows: int) -> Fields:
-    """What `g4jax.sample.logits.SamplingBatch` holds."""
-    floats = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
-    return (
-        Field("top_k", (rows,)),
-        Field("seed", (rows,), np.uint32),
-        Field("index", (rows,)),
-        *(Field(name, (rows,), np.float32) for name in floats),
-    )
-
-
-def shaping_fields(rows: int, history: int) -> Fields:
-    """What only requests with penalties or min_tokens need: the tokens so far, -1 behind them."""
-    return (
-        Field("history", (rows, history)),
-        Field("prompt_lengths", (rows,)),
-        Field("min_tokens", (rows,)),
-        Field("ends", (rows, STOP_IDS)),
-    )
-
-
 def pack_prefill(plan: PrefillPlan, shapes: Shapes) -> tuple[int, np.ndarray]:
     """The bucket of the packed prompt and its input."""
     size = bucket(shapes.prefill_tokens, plan.num_tokens)
+    return size, _packed_prefill(plan, shapes, size)
+
+
+def _packed_prefill(plan: PrefillPlan, shapes: Shapes, size: int) -> np.ndarray:
     fields = prefill_fields(size, shapes.prefill_rows, shapes.table_width)
     arrays = empty(fields)
     arrays["rows"][:] = -1
@@ -82,12 +72,21 @@ def pack_prefill(plan: PrefillPlan, shapes: Shapes) -> tuple[int, np.ndarray]:
     for row, piece in enumerate(plan.pieces):
         _fill_piece(arrays, row, piece, at)
         at += piece.length
-    return size, pack(fields, arrays)
+    return pack(fields, arrays)
 
 
-def pack_decode(plan: DecodePlan, shapes: Shapes) -> tuple[int, np.ndarray]:
-    """The bucket of the batch and its input; rows without a budget are padding."""
-    size = bucket(shapes.decode_rows, len(plan.requests))
+def pack_score(plan: PrefillPlan, shapes: Shapes) -> np.ndarray:
+    """The input of a step that scores prompts."""
+    targets, at = np.zeros(shapes.score_tokens, np.int32), 0
+    for piece in plan.pieces:
+        following = piece.request.tokens[piece.start + 1 : piece.end + 1]
+        targets[at : at + len(following)] = following
+        at += piece.length
+    return np.concatenate([_packed_prefill(plan, shapes, shapes.score_tokens), targets])
+
+
+def pack_decode(plan: DecodePlan, shapes: Shapes, size: int) -> np.ndarray:
+    """The input of a batch of `size` rows; those without a budget are padding."""
     fields = decode_fields(size, shapes.table_width)
     arrays = empty(fields)
     arrays["positions"][:] = -1
@@ -96,38 +95,8 @@ def pack_decode(plan: DecodePlan, shapes: Shapes) -> tuple[int, np.ndarray]:
         arrays["tokens"][row] = request.tokens[-1]
         arrays["positions"][row] = request.num_computed
         arrays["budgets"][row] = budget
-        _fill_ids(arrays["stop_ids"], row, request)
+        fill_stop_ids(arrays["stop_ids"], row, request)
         _fill_tables(arrays, row, request)
-    return size, pack(fields, arrays)
-
-
-def pack_sampling(requests: tuple[Request, ...], rows: int) -> np.ndarray:
-    """Sampling parameters of `requests`; the rows behind them are greedy."""
-    fields = sampling_fields(rows)
-    arrays = empty(fields)
-    arrays["top_p"][:] = arrays["repetition_penalty"][:] = 1.0
-    for row, request in enumerate(requests):
-        arrays["seed"][row] = request.seed
-        arrays["index"][row] = len(request.output_ids)
-        arrays["top_k"][row] = max(request.params.top_k, 0)
-        for name in ("temperature", "top_p", "min_p"):
-            arrays[name][row] = getattr(request.params, name)
-        for name in ("repetition_penalty", "presence_penalty", "frequency_penalty"):
-            arrays[name][row] = getattr(request.params, name)
-    return pack(fields, arrays)
-
-
-def pack_shaping(requests: tuple[Request, ...], rows: int, history: int) -> np.ndarray:
-    """Token histories and minimum lengths of `requests`."""
-    fields = shaping_fields(rows, history)
-    arrays = empty(fields)
-    arrays["history"][:] = -1
-    arrays["ends"][:] = -1
-    for row, request in enumerate(requests):
-        arrays["history"][row, : request.num_tokens] = request.tokens
-        arrays["prompt_lengths"][row] = len(request.prompt_ids)
-        arrays["min_tokens"][row] = request.params.min_tokens
-        _fill_ids(arrays["ends"], row, request)
     return pack(fields, arrays)
 
 
@@ -159,6 +128,7 @@ def _fill_tables(arrays: dict[str, np.ndarray], row: int, request: Request) -> N
     arrays["full_table"][row, : len(request.full_pages)] = request.full_pages
 
 
-def _fill_ids(ids: np.ndarray, row: int, request: Request) -> None:
+def fill_stop_ids(ids: np.ndarray, row: int, request: Request) -> None:
+    """Row `row` of `ids` [rows, STOP_IDS]."""
     stops = sorted(request.stop_ids)[:STOP_IDS]
     ids[row, : len(stops)] = stops

@@ -64,12 +64,16 @@ def _context(config: TextConfig, options: EngineOptions) -> int:
 
 def _shapes(options: EngineOptions, device: Device, max_batch: int, max_model_len: int) -> Shapes:
     prefill = (32, 128) if device.is_cpu else (64, 256, 512, 1024)
-    decode = (1, 4) if device.is_cpu else (1, 2, 4, 8, 16, 32, 64, 128)
+    decode = (1, 4) if device.is_cpu else (1, 4, 8, 16, 32, 64, 128)
+    rich = () if device.is_cpu else (8, 64)
     most = min(options.max_prefill_tokens or (512 if device.is_cpu else 2048), max_model_len)
+    prefill_tokens = _ladder(prefill, most)
     return Shapes(
-        prefill_tokens=_ladder(prefill, most),
+        prefill_tokens=prefill_tokens,
+        score_tokens=max((size for size in prefill_tokens if size <= 512), default=most),
         prefill_rows=min(max_batch, 8 if device.is_cpu else 32),
         decode_rows=_ladder(decode, max_batch),
+        rich_rows=_ladder(rich, max_batch),
         table_width=-(-max_model_len // options.page_size),
         page_size=options.page_size,
         history=max_model_len,

@@ -1,31 +1,24 @@
 """How a batch's tokens are drawn, inside a step."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
-from g4jax.engine.batch import sampling_fields, shaping_fields
+from g4jax.engine.draw_inputs import RICH, DrawInputs, Variant, draw_fields
 from g4jax.engine.packing import unpack
-from g4jax.engine.request import Request
-from g4jax.sample.logits import SamplingBatch, bump, count_tokens, greedy, sample
+from g4jax.sample.logits import Counts, SamplingBatch, bump, count_tokens, greedy, logprobs_of, sample
+from g4jax.sample.params import MAX_LOGPROBS
 
-Variant = Literal["greedy", "sampled", "shaped"]
-"""greedy: argmax. sampled: temperature, top-k, top-p, min-p. shaped: the same after penalties and min_tokens."""
-
-VARIANTS: tuple[Variant, ...] = ("greedy", "sampled", "shaped")
-
-
-def variant_of(requests: tuple[Request, ...]) -> Variant:
-    """The least that serves every request of a batch; a greedy row stays greedy in all of them."""
-    if any(request.params.has_penalties or request.params.min_tokens for request in requests):
-        return "shaped"
-    return "greedy" if all(request.params.greedy for request in requests) else "sampled"
+Report = Any
+"""What `logprobs_of` gives of each drawn token, with MAX_LOGPROBS likeliest; () where the variant reports nothing."""
 
 
 class Drawing:
-    """Draws tokens from logits. `sampling` and `shaping` are packed, and empty where the variant needs none."""
+    """Draws tokens from logits."""
 
     def __init__(
         self,
@@ -34,34 +27,73 @@ class Drawing:
         history: int,
         vocab_size: int,
         suppressed: tuple[int, ...],
-        sampling: Int[Array, " S"],
-        shaping: Int[Array, " H"],
+        inputs: DrawInputs,
     ):
         self.variant: Variant = variant
         self.vocab_size = vocab_size
         self.suppressed = suppressed
+        fields = draw_fields(variant, rows, history, vocab_size)
         if variant != "greedy":
-            self.batch = SamplingBatch(**unpack(sampling_fields(rows), sampling))
-        if variant == "shaped":
-            self.shaping = unpack(shaping_fields(rows, history), shaping)
+            self.batch = SamplingBatch(**unpack(fields.sampling, inputs.sampling))
+        if variant in RICH:
+            self.shaping = unpack(fields.shaping, inputs.shaping)
+            self.bias = unpack(fields.bias, inputs.bias)
+            self.history = unpack(fields.history, inputs.history)
+        if variant == "guided":
+            self.allowed = _bits(unpack(fields.mask, inputs.mask)["mask"], vocab_size)
 
     def counts(self) -> Any:
         """What each row has said so far, to be carried through the steps; nothing where the variant does not ask."""
-        if self.variant != "shaped":
+        if self.variant not in RICH:
             return ()
-        return count_tokens(self.shaping["history"], self.shaping["prompt_lengths"], self.vocab_size)
+        history, lengths = self.history["history"], self.history["prompt_lengths"]
 
-    def __call__(self, logits: Float[Array, "B V"], counts: Any, step: Int[Array, ""] | int):
-        """The tokens `[B]` of the batch's `step`-th draw, and the counts with them."""
+        def count() -> Counts:
+            return count_tokens(history, lengths, self.vocab_size)
+
+        def nothing() -> Counts:
+            shape = (history.shape[0], self.vocab_size)
+            return jnp.zeros(shape, bool), jnp.zeros(shape, jnp.int32)
+
+        return lax.cond(jnp.any(lengths > 0), count, nothing)
+
+    def __call__(
+        self, logits: Float[Array, "B V"], counts: Any, step: Int[Array, ""] | int
+    ) -> tuple[Int[Array, " B"], Report, Any]:
+        """The tokens of the batch's `step`-th draw, their log probabilities, and the counts with them."""
+        raw = logits
         if self.suppressed:
             logits = logits.at[:, jnp.array(self.suppressed)].set(-jnp.inf)
         if self.variant == "greedy":
-            return greedy(logits), counts
+            return greedy(logits), (), counts
         batch = dataclasses.replace(self.batch, index=self.batch.index + step)
         if self.variant == "sampled":
-            return sample(logits, batch), counts
-        drawn = sample(self._without_ends(logits, batch.index), batch, counts)
-        return drawn, bump(counts, drawn)
+            return sample(logits, batch), (), counts
+        logits = self._without_ends(self._biased(logits), batch.index)
+        if self.variant == "guided":
+            logits = jnp.where(self.allowed, logits, -jnp.inf)
+        drawn = sample(logits, batch, counts)
+        return drawn, self._report(raw, drawn), bump(counts, drawn)
+
+    def no_report(self, rows: int) -> Report:
+        """The shape of a report, for the carry of a loop."""
+        if self.variant not in RICH:
+            return ()
+        best = (rows, MAX_LOGPROBS)
+        return jnp.zeros(rows, jnp.float32), jnp.zeros(best, jnp.int32), jnp.zeros(best, jnp.float32)
+
+    def _report(self, logits: Float[Array, "B V"], drawn: Int[Array, " B"]) -> Report:
+        """Of the model's own distribution, before anything that the request does to it."""
+        return lax.cond(
+            jnp.any(self.shaping["reported"] > 0),
+            lambda: logprobs_of(logits, drawn, MAX_LOGPROBS),
+            lambda: self.no_report(drawn.shape[0]),
+        )
+
+    def _biased(self, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
+        ids = self.bias["bias_ids"]
+        rows = jnp.arange(logits.shape[0])[:, None]
+        return logits.at[rows, jnp.where(ids < 0, self.vocab_size, ids)].add(self.bias["bias_values"], mode="drop")
 
     def _without_ends(self, logits: Float[Array, "B V"], index: Int[Array, " B"]) -> Float[Array, "B V"]:
         """No end id may be drawn before the row has its min_tokens."""
@@ -69,3 +101,9 @@ class Drawing:
         barred = (ends >= 0) & (index + 1 < self.shaping["min_tokens"])[:, None]
         rows = jnp.arange(logits.shape[0])[:, None]
         return logits.at[rows, jnp.where(barred, ends, self.vocab_size)].set(-jnp.inf, mode="drop")
+
+
+def _bits(words: jax.Array, vocab_size: int) -> Bool[Array, "B V"]:
+    """uint32 [B, ceil(V / 32)] -> whether bit i % 32 of word i // 32 is set."""
+    bits = (words[:, :, None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    return bits.reshape(words.shape[0], -1)[:, :vocab_size] > 0

@@ -1,8 +1,10 @@
 """The engine: requests in, tokens out. One `step` is one plan of the scheduler, run on the device."""
 
+from g4jax.engine.draw_inputs import allowed
+from g4jax.engine.plan import DecodePlan, PrefillPlan, SchedulerStats, Update
 from g4jax.engine.request import Request
 from g4jax.engine.runner import Runner
-from g4jax.engine.scheduler import DecodePlan, PrefillPlan, Scheduler, SchedulerStats, Update
+from g4jax.engine.scheduler import Scheduler
 
 
 class Engine:
@@ -36,8 +38,20 @@ class Engine:
             case PrefillPlan() as plan:
                 return self.scheduler.complete_prefill(plan, self.runner.prefill(plan))
             case DecodePlan() as plan:
-                return self.scheduler.complete_decode(plan, self.runner.decode(plan))
+                result = self.runner.start_decode(plan)
+                self._prepare_masks(plan)
+                return self.scheduler.complete_decode(plan, result())
         return []
+
+    def flush_cache(self) -> None:
+        """Forgets every prefix that could be used again."""
+        self.scheduler.pages.forget()
+
+    def _prepare_masks(self, plan: DecodePlan) -> None:
+        """Asks the guides of requests that are not in the plan, while the device is busy with those that are."""
+        for request in self.scheduler.guided():
+            if request not in plan.requests:
+                allowed(request, -(-self.runner.step.vocab_size // 32))
 
     def stats(self) -> SchedulerStats:
         return self.scheduler.stats()

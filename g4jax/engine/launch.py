@@ -146,6 +146,7 @@ def _scheduler(config: Gemma4Config, capacity: Capacity, options: EngineOptions)
         max_batch=capacity.max_batch,
         max_prefill_tokens=capacity.shapes.prefill_tokens[-1],
         max_prefill_rows=capacity.shapes.prefill_rows,
+        max_score_tokens=capacity.shapes.score_tokens,
         decode_steps=options.decode_steps,
     )
 

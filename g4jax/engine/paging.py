@@ -77,6 +77,11 @@ class Paging:
         request.sliding_pages, request.full_pages = [], []
         request.num_computed = 0
 
+    def forget(self) -> None:
+        """No page that is known now is reused by a later request."""
+        self.sliding.forget()
+        self.full.forget()
+
     def check_integrity(self, requests: Iterable[Request]) -> None:
         """Raise AssertionError unless the pools' books are the pages of these requests."""
         live = list(requests)

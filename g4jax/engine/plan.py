@@ -1,8 +1,8 @@
 """What the scheduler asks the device to run, and what came of it. No jax."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from g4jax.engine.request import FinishReason, Request
+from g4jax.engine.request import FinishReason, Request, TokenLogprobs
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,13 @@ class PrefillPiece:
 
 @dataclass(frozen=True)
 class PrefillPlan:
+    """Pieces that run together. `scored`: the log probabilities of their prompts' tokens are wanted, of all of them."""
+
     pieces: tuple[PrefillPiece, ...]
+
+    @property
+    def scored(self) -> bool:
+        return self.pieces[0].request.is_scored
 
     @property
     def num_tokens(self) -> int:
@@ -36,7 +42,7 @@ class PrefillPlan:
 class DecodePlan:
     """Up to `budgets[i]` (1..steps) tokens for requests[i]; pages for the K/V written meanwhile are allocated.
 
-    Each request starts with num_computed == num_tokens - 1.
+    Each request starts with num_computed == num_tokens - 1. All have a guide, and one step, or none has.
     """
 
     requests: tuple[Request, ...]
@@ -45,13 +51,41 @@ class DecodePlan:
 
 
 @dataclass(frozen=True)
+class PrefillResult:
+    """Of each request that was finished: the token drawn, and its log probabilities ([] where nobody asks).
+
+    prompt_logprobs: of each request of a scored plan, those of the tokens behind each of its piece.
+    """
+
+    tokens: dict[str, int]
+    logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
+    prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DecodeResult:
+    """Of each request of the plan the drawn tokens, -1 from where the device stopped the row, and their log
+    probabilities."""
+
+    tokens: list[list[int]]
+    logprobs: list[list[TokenLogprobs]]
+
+
+@dataclass(frozen=True)
 class Update:
-    """New output of one request. The stop id that ended it, if one did, is the last of `token_ids`."""
+    """New output of one request. The stop id that ended it, if one did, is the last of `token_ids`.
+
+    logprobs: one per token, where the request asks for them. prompt_logprobs: once, those of the whole prompt; the
+    first token has none. error: what made the finish reason "error".
+    """
 
     request_id: str
     token_ids: list[int]
     finish_reason: FinishReason | None = None
     stop_id: int | None = None
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from g4jax.cache.pages import KV_AXES
-from g4jax.engine.batch import decode_fields, prefill_fields, sampling_fields, shaping_fields
-from g4jax.engine.drawing import VARIANTS, Variant
+from g4jax.engine.batch import decode_fields, prefill_fields, score_fields
+from g4jax.engine.draw_inputs import RICH, VARIANTS, DrawInputs, Variant, draw_fields
 from g4jax.engine.packing import Fields, packed_size
 from g4jax.engine.steps import Step
 from g4jax.sharding import partition_spec
 
 Key = tuple[Any, ...]
-"""("prefill", tokens), ("draw", variant), ("decode", rows, variant); for scoring ("score", tokens), ("token", rows)."""
+"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant); for those who compare logits
+("logits", tokens), ("token", rows)."""
 
 REPLICATED = PartitionSpec()
 
@@ -32,8 +33,13 @@ class Programs:
     def keys(self) -> list[Key]:
         """Every program that serving can need."""
         shapes = self.step.shapes
-        decodes = [("decode", rows, variant) for rows in shapes.decode_rows for variant in VARIANTS]
-        return [("prefill", size) for size in shapes.prefill_tokens] + [("draw", v) for v in VARIANTS] + decodes
+        prefills = [*(("prefill", size) for size in shapes.prefill_tokens), ("score", shapes.score_tokens)]
+        decodes = [("decode", rows, variant) for variant in VARIANTS for rows in self.rows_of(variant)]
+        return prefills + [("draw", variant) for variant in VARIANTS] + decodes
+
+    def rows_of(self, variant: Variant) -> tuple[int, ...]:
+        """The sizes of a decode batch."""
+        return self.step.shapes.rich_rows if variant in RICH else self.step.shapes.decode_rows
 
     def compile(self, key: Key) -> jax.stages.Compiled:
         return self.jitted(key).lower(*self.arguments(key)).compile()
@@ -44,34 +50,38 @@ class Programs:
 
     def jitted(self, key: Key):
         """The jitted step: over the whole mesh at once, the pages donated."""
-        function, inputs = self._function(key), (REPLICATED,) * len(self.inputs(key))
+        function, inputs = self._function(key), jax.tree.map(lambda _: REPLICATED, self.inputs(key))
         if key[0] == "draw":
             return jax.jit(self._mapped(function, inputs, REPLICATED))
         leaves = tuple(leaf.sharding.spec for leaf in self.leaves)
         pages = jax.tree.map(lambda _: partition_spec(KV_AXES), self.pages)
         return jax.jit(self._mapped(function, (leaves, pages, *inputs), (REPLICATED, pages)), donate_argnums=(1,))
 
-    def inputs(self, key: Key) -> tuple[jax.ShapeDtypeStruct, ...]:
+    def inputs(self, key: Key) -> tuple[Any, ...]:
         """What the host sends to the program of `key`."""
         shapes = self.step.shapes
         match key:
-            case ("prefill" | "score", int(size)):
+            case ("prefill" | "logits", int(size)):
                 return (self._ints(prefill_fields(size, shapes.prefill_rows, shapes.table_width)),)
+            case ("score", int(size)):
+                return (self._ints(score_fields(size, shapes.prefill_rows, shapes.table_width)),)
             case ("token", int(rows)):
                 return (self._ints(decode_fields(rows, shapes.table_width)),)
             case ("draw", variant):
                 logits = self._input((shapes.prefill_rows, self.step.vocab_size), jnp.float32)
-                return (logits, *self._drawing(shapes.prefill_rows, variant))
+                return logits, self._drawing(shapes.prefill_rows, variant)
             case ("decode", int(rows), variant):
-                return (self._ints(decode_fields(rows, shapes.table_width)), *self._drawing(rows, variant))
+                return self._ints(decode_fields(rows, shapes.table_width)), self._drawing(rows, variant)
         raise ValueError(f"no program is called {key}")
 
     def _function(self, key: Key):
         match key:
             case ("prefill", int(size)):
                 return functools.partial(self.step.prefill, tokens=size)
-            case ("score", int(size)):
+            case ("logits", int(size)):
                 return functools.partial(self.step.prefill, tokens=size, all_logits=True)
+            case ("score", int(size)):
+                return functools.partial(self.step.score, tokens=size)
             case ("token", int(rows)):
                 return functools.partial(self.step.decode_logits, rows=rows)
             case ("draw", variant):
@@ -86,10 +96,8 @@ class Programs:
             return function
         return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
-    def _drawing(self, rows: int, variant: Variant) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-        sampling = () if variant == "greedy" else sampling_fields(rows)
-        shaping = () if variant != "shaped" else shaping_fields(rows, self.step.shapes.history)
-        return self._ints(sampling), self._ints(shaping)
+    def _drawing(self, rows: int, variant: Variant) -> DrawInputs:
+        return DrawInputs(*map(self._ints, draw_fields(variant, rows, self.step.shapes.history, self.step.vocab_size)))
 
     def _ints(self, fields: Fields) -> jax.ShapeDtypeStruct:
         return self._input((packed_size(fields),), jnp.int32)

@@ -2,12 +2,30 @@
 
 import secrets
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from g4jax.sample.params import SamplingParams
 
 Status = Literal["waiting", "running", "finished"]
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+class TokenLogprobs(NamedTuple):
+    """Natural log probabilities of a token and of the likeliest in its place, best first."""
+
+    logprob: float
+    top_ids: list[int]
+    top_logprobs: list[float]
+
+
+@runtime_checkable
+class Guide(Protocol):
+    """Says which token may come next; see `g4jax.guide`."""
+
+    error: str | None
+
+    def fill(self, row: Any) -> None: ...
+    def accept(self, token_id: int) -> None: ...
 
 
 @dataclass(eq=False)
@@ -19,6 +37,7 @@ class Request:
     spans: image runs [start, end) of the prompt that attend both ways, in order; empty on causal models. The scheduler
         never cuts one.
     cache_salt: requests share cached pages only under the same salt (of their media, say).
+    guide: what the output must look like; it is told of every token.
     tokens: prompt_ids + output_ids. num_computed: how many of them have their K/V in the cache. num_cached: prompt
         tokens found in the prefix cache when the request was first admitted.
     sliding_pages, full_pages: logical page index -> physical page; 0 = given back.
@@ -31,6 +50,7 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     spans: tuple[tuple[int, int], ...] = ()
     cache_salt: bytes = b""
+    guide: Guide | None = None
 
     seed: int = field(init=False)
     tokens: list[int] = field(init=False)
@@ -38,6 +58,10 @@ class Request:
     status: Status = field(init=False, default="waiting")
     finish_reason: FinishReason | None = field(init=False, default=None)
     stop_id: int | None = field(init=False, default=None)
+    error: str | None = field(init=False, default=None)
+    prompt_logprobs: list[TokenLogprobs | None] = field(init=False, default_factory=list)
+    mask: Any = field(init=False, default=None)
+    """uint32 [ceil(V / 32)] bits of the tokens that the guide allows next; None until they are asked for."""
 
     num_computed: int = field(init=False, default=0)
     num_cached: int = field(init=False, default=0)
@@ -57,6 +81,11 @@ class Request:
     def num_tokens(self) -> int:
         return len(self.tokens)
 
+    @property
+    def is_scored(self) -> bool:
+        """The log probabilities of the prompt are still to be told."""
+        return self.params.prompt_logprobs is not None and not self.output_ids
+
     def remaining(self, max_model_len: int) -> int:
         """How many more tokens may be generated under `max_tokens` and the length of the context."""
         room = max_model_len - self.num_tokens
@@ -72,3 +101,13 @@ class Request:
             self.finish_reason, self.stop_id = "stop", token
         elif self.remaining(max_model_len) <= 0:
             self.finish_reason = "length"
+        if self.guide is not None:
+            self._tell_guide(token)
+
+    def _tell_guide(self, token: int) -> None:
+        assert self.guide is not None
+        self.mask = None
+        if token != self.stop_id:
+            self.guide.accept(token)
+            if self.guide.error is not None:
+                self.finish_reason, self.error = "error", self.guide.error

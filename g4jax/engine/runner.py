@@ -2,22 +2,23 @@
 
 import concurrent.futures
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from g4jax.cache.paged import Pages
-from g4jax.engine.batch import pack_decode, pack_prefill, pack_sampling, pack_shaping
-from g4jax.engine.drawing import Variant, variant_of
+from g4jax.engine.batch import bucket, pack_decode, pack_prefill, pack_score
+from g4jax.engine.draw_inputs import DrawInputs, Variant, draw_inputs, variant_of
+from g4jax.engine.plan import DecodePlan, DecodeResult, PrefillPlan, PrefillResult
 from g4jax.engine.programs import Key, Programs, abstract
+from g4jax.engine.report import drawn_logprobs, prompt_logprobs
 from g4jax.engine.request import Request
-from g4jax.engine.scheduler import DecodePlan, PrefillPlan
 from g4jax.engine.steps import Leaves, Step
+from g4jax.sharding import named_sharding
 
 Progress = Callable[[str, int, int], None]
-
-NOTHING = np.zeros((0,), np.int32)
 
 
 class Runner:
@@ -27,6 +28,7 @@ class Runner:
         self.step, self.leaves, self.pages = step, leaves, pages
         self.programs = Programs(step, abstract(leaves), abstract(pages), mesh)
         self._compiled: dict[Key, jax.stages.Compiled] = {}
+        self._zeros: dict[int, jax.Array] = {}
 
     def compile_all(self, progress: Progress, threads: int) -> None:
         """Compiles every program of `Programs.keys` and runs it, so that the first request meets nothing new."""
@@ -41,37 +43,58 @@ class Runner:
             self._warm(key)
             progress("warming up", done + 1, len(keys))
 
-    def prefill(self, plan: PrefillPlan) -> dict[str, int]:
-        """Runs prompt pieces; the next token of every request whose piece reaches its end."""
-        size, packed = pack_prefill(plan, self.step.shapes)
-        logits = self._run(("prefill", size), packed)
-        finishing = tuple(piece.request for piece in plan.pieces if piece.finishes)
-        if not finishing:
-            return {}
-        variant = variant_of(finishing)
-        requests = tuple(piece.request for piece in plan.pieces)
-        drawing = self._drawing(requests, self.step.shapes.prefill_rows, variant)
-        tokens = np.asarray(self._program(("draw", variant))(logits, *drawing))
-        return {piece.request.id: int(tokens[row]) for row, piece in enumerate(plan.pieces) if piece.finishes}
+    def prefill(self, plan: PrefillPlan) -> PrefillResult:
+        """Runs prompt pieces; draws the next token of every request whose piece reaches its end."""
+        logits, scores = self._prompts(plan)
+        result = PrefillResult({}, {}, prompt_logprobs(plan, scores))
+        if any(piece.finishes for piece in plan.pieces):
+            requests = tuple(piece.request for piece in plan.pieces)
+            variant = variant_of([piece.request for piece in plan.pieces if piece.finishes])
+            # Guides are asked for their masks here, while the device is busy with the prompts.
+            inputs = self._drawing(requests, self.step.shapes.prefill_rows, variant)
+            drawn, report = self._program(("draw", variant))(logits, inputs)
+            drawn, reported = np.asarray(drawn), drawn_logprobs(requests, jax.tree.map(lambda x: x[None], report))
+            for row, piece in enumerate(plan.pieces):
+                if piece.finishes:
+                    result.tokens[piece.request.id] = int(drawn[row])
+                    result.logprobs[piece.request.id] = reported[row]
+        return result
 
-    def decode(self, plan: DecodePlan) -> list[list[int]]:
-        """`plan.steps` tokens of every request, -1 behind its end."""
-        size, packed = pack_decode(plan, self.step.shapes)
+    def start_decode(self, plan: DecodePlan) -> Callable[[], DecodeResult]:
+        """Launches `plan.steps` tokens of every request; the result is waited for when it is asked for.
+
+        Behind a request's end its tokens are -1.
+        """
         variant = variant_of(plan.requests)
-        out = self._run(("decode", size, variant), packed, *self._drawing(plan.requests, size, variant))
-        return np.asarray(out).T[: len(plan.requests)].tolist()
+        size = bucket(self.programs.rows_of(variant), len(plan.requests))
+        inputs = self._drawing(plan.requests, size, variant)
+        out, report = self._run(("decode", size, variant), pack_decode(plan, self.step.shapes, size), inputs)
+
+        def result() -> DecodeResult:
+            tokens = np.asarray(out).T[: len(plan.requests)].tolist()
+            return DecodeResult(tokens, drawn_logprobs(plan.requests, report))
+
+        return result
 
     def prompt_logits(self, plan: PrefillPlan) -> np.ndarray:
         """Logits `[tokens of the plan, V]` of every packed token. Compiled when first asked for."""
         size, packed = pack_prefill(plan, self.step.shapes)
-        return np.asarray(self._run(("score", size), packed))[: plan.num_tokens]
+        return np.asarray(self._run(("logits", size), packed))[: plan.num_tokens]
 
     def token_logits(self, plan: DecodePlan) -> np.ndarray:
         """Logits `[requests, V]` after one token of each through the decode path. Compiled when first asked for."""
-        size, packed = pack_decode(plan, self.step.shapes)
+        size = bucket(self.step.shapes.decode_rows, len(plan.requests))
+        packed = pack_decode(plan, self.step.shapes, size)
         return np.asarray(self._run(("token", size), packed))[: len(plan.requests)]
 
-    def _run(self, key: Key, *inputs: np.ndarray) -> jax.Array:
+    def _prompts(self, plan: PrefillPlan) -> tuple[jax.Array, Any]:
+        """Logits of each piece's last token, and the scores of a scored plan."""
+        if plan.scored:
+            return self._run(("score", self.step.shapes.score_tokens), pack_score(plan, self.step.shapes))
+        size, packed = pack_prefill(plan, self.step.shapes)
+        return self._run(("prefill", size), packed), ()
+
+    def _run(self, key: Key, *inputs: Any) -> Any:
         """Calls a program that reads and writes the pages."""
         out, self.pages = self._program(key)(self.leaves, self.pages, *inputs)
         return out
@@ -84,11 +107,17 @@ class Runner:
     def _warm(self, key: Key) -> None:
         # A GPU records a program as a graph at its second run: two runs leave nothing for the first request.
         for _ in range(2):
-            inputs = [np.zeros(x.shape, x.dtype) for x in self.programs.inputs(key)]
+            inputs = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.programs.inputs(key))
             out = self._program(key)(*inputs) if key[0] == "draw" else self._run(key, *inputs)
             jax.block_until_ready(out)
 
-    def _drawing(self, requests: tuple[Request, ...], rows: int, variant: Variant) -> tuple[np.ndarray, np.ndarray]:
-        sampling = NOTHING if variant == "greedy" else pack_sampling(requests, rows)
-        shaping = NOTHING if variant != "shaped" else pack_shaping(requests, rows, self.step.shapes.history)
-        return sampling, shaping
+    def _drawing(self, requests: tuple[Request, ...], rows: int, variant: Variant) -> DrawInputs:
+        """What is needed to draw; the device's own zeros where no request has a bias or a penalty."""
+        shapes, vocab_size = self.step.shapes, self.step.vocab_size
+        return draw_inputs(requests, rows, variant, shapes, vocab_size, self._resident_zeros)
+
+    def _resident_zeros(self, size: int) -> jax.Array:
+        """Zeros that lie on the device, for inputs that are all padding."""
+        if size not in self._zeros:
+            self._zeros[size] = jax.device_put(np.zeros(size, np.int32), named_sharding(self.programs.mesh, ()))
+        return self._zeros[size]

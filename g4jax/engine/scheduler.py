@@ -7,12 +7,20 @@ again. So the oldest always advances and none is lost.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from g4jax.cache.prefix import span_over
 from g4jax.engine.paging import Paging
-from g4jax.engine.plan import DecodePlan, PrefillPiece, PrefillPlan, SchedulerStats, Update
-from g4jax.engine.request import Request
+from g4jax.engine.plan import (
+    DecodePlan,
+    DecodeResult,
+    PrefillPiece,
+    PrefillPlan,
+    PrefillResult,
+    SchedulerStats,
+    Update,
+)
+from g4jax.engine.request import Request, TokenLogprobs
 from g4jax.sample.params import InvalidParameter
 
 __all__ = ["DecodePlan", "PrefillPiece", "PrefillPlan", "Scheduler", "SchedulerStats", "Update"]
@@ -23,8 +31,8 @@ class Scheduler:
 
     sliding_pages, full_pages: pages of each pool, page 0 included. page_size: tokens a page. window: tokens a sliding
     layer sees. max_batch: most requests running at once. max_prefill_tokens, max_prefill_rows: most tokens and pieces
-    of a prefill plan. decode_steps: tokens a row of a decode plan. max_model_len: most tokens of prompt and output
-    together; it is lowered to what the full pool can hold.
+    of a prefill plan; max_score_tokens: most tokens of one whose prompts are scored. decode_steps: tokens a row of a
+    decode plan. max_model_len: most tokens of prompt and output together; it is lowered to what the full pool can hold.
     """
 
     def __init__(
@@ -38,6 +46,7 @@ class Scheduler:
         max_batch: int,
         max_prefill_tokens: int,
         max_prefill_rows: int,
+        max_score_tokens: int,
         decode_steps: int,
     ):
         self.pages = Paging(sliding_pages=sliding_pages, full_pages=full_pages, page_size=page_size, window=window)
@@ -46,6 +55,7 @@ class Scheduler:
         self.max_batch = max_batch
         self.max_prefill_tokens = max_prefill_tokens
         self.max_prefill_rows = max_prefill_rows
+        self.max_score_tokens = max_score_tokens
         self.decode_steps = decode_steps
 
         self._requests: dict[str, Request] = {}
@@ -53,7 +63,7 @@ class Scheduler:
         self._waiting: deque[Request] = deque()
         self._prefilling: list[Request] = []
         self._decoding: list[Request] = []
-        self._prefilled_last = False
+        self._prefilled_last = self._guided_last = False
         self._total_arrivals = self._total_preemptions = 0
         self._prompt_tokens = self._prefix_hit_tokens = 0
         self._check_sliding_pool()
@@ -98,6 +108,10 @@ class Scheduler:
             preemptions=self._total_preemptions,
         )
 
+    def guided(self) -> list[Request]:
+        """The decoding requests that have a guide."""
+        return [request for request in self._decoding if request.guide is not None]
+
     def check_integrity(self) -> None:
         """Raise AssertionError unless every page is accounted for and every request is in exactly one place."""
         self.pages.check_integrity(self._requests.values())
@@ -124,7 +138,9 @@ class Scheduler:
         pieces: list[PrefillPiece] = []
         left = self.max_prefill_tokens
         for request in self._prefill_candidates():
-            if left == 0 or len(pieces) == self.max_prefill_rows:
+            if not pieces:
+                left = self.max_score_tokens if request.is_scored else self.max_prefill_tokens
+            elif request.is_scored != pieces[0].request.is_scored or len(pieces) == self.max_prefill_rows or left == 0:
                 break
             if request.status == "waiting" and not self._admit(request, left):
                 break
@@ -135,13 +151,21 @@ class Scheduler:
         return PrefillPlan(tuple(pieces)) if pieces else None
 
     def _plan_decode(self) -> DecodePlan | None:
+        """Those with a guide and those without take turns: a guide must see each token before the next is drawn."""
+        guided = self._takes_turn_guided()
+        steps = 1 if guided else self.decode_steps
         requests, budgets = [], []
-        for request in self._by_age(self._decoding):
-            budget = min(self.decode_steps, request.remaining(self.max_model_len))
+        for request in self._by_age(r for r in self._decoding if (r.guide is not None) == guided):
+            budget = min(steps, request.remaining(self.max_model_len))
             if request.status == "running" and self._grow(request, request.num_computed + budget):
                 requests.append(request)
                 budgets.append(budget)
-        return DecodePlan(tuple(requests), self.decode_steps, tuple(budgets)) if requests else None
+        self._guided_last = guided
+        return DecodePlan(tuple(requests), steps, tuple(budgets)) if requests else None
+
+    def _takes_turn_guided(self) -> bool:
+        with_guide = sum(request.guide is not None for request in self._decoding)
+        return with_guide == len(self._decoding) or (with_guide > 0 and not self._guided_last)
 
     def _prefill_candidates(self) -> Iterator[Request]:
         """Those whose prompt is under way, oldest first, then the waiting while the batch has room."""
@@ -160,7 +184,7 @@ class Scheduler:
     def _admit(self, request: Request, left: int) -> bool:
         """Move the head of the queue to the running, with what the prefix cache has of it, if all its tokens fit."""
         promised = [self._pages_promised(other) for other in self._running()]
-        hit = self.pages.reuse(request)
+        hit = 0 if request.is_scored else self.pages.reuse(request)
         full = self.pages.pages_short(request, request.num_tokens) + sum(promised)
         first_piece = self.pages.pages_short(request, self._piece_end(request, left))
         a_piece = self.pages.pages_for(self.max_prefill_tokens)
@@ -202,33 +226,44 @@ class Scheduler:
 
     # Results.
 
-    def complete_prefill(self, plan: PrefillPlan, tokens: Mapping[str, int]) -> list[Update]:
-        """`tokens`: request id -> the token drawn after its last piece. Requests aborted meanwhile are passed over."""
+    def complete_prefill(self, plan: PrefillPlan, result: PrefillResult) -> list[Update]:
+        """Requests aborted meanwhile are passed over."""
         updates = []
         for piece in plan.pieces:
             request = piece.request
             if request.status != "running":
                 continue
             finishes = piece.finishes
+            if piece.start == 0 and request.is_scored:
+                request.prompt_logprobs = [None]
+            request.prompt_logprobs += result.prompt_logprobs.get(request.id, [])
             self.pages.advance(request, piece.length)
             if finishes:
                 self._prefilling.remove(request)
                 self._decoding.append(request)
-                updates.append(self._take(request, [tokens[request.id]]))
+                drawn, logprobs = [result.tokens[request.id]], result.logprobs.get(request.id, [])
+                scored = request.prompt_logprobs if request.is_scored else None
+                updates.append(self._take(request, drawn, logprobs, scored))
         return updates
 
-    def complete_decode(self, plan: DecodePlan, tokens: Sequence[Sequence[int]]) -> list[Update]:
-        """`tokens`: per request of the plan the drawn tokens, -1 from where the device stopped the row."""
+    def complete_decode(self, plan: DecodePlan, result: DecodeResult) -> list[Update]:
+        """As `complete_prefill`."""
         updates = []
-        for request, drawn in zip(plan.requests, tokens, strict=True):
+        for request, drawn, logprobs in zip(plan.requests, result.tokens, result.logprobs, strict=True):
             if request.status != "running":
                 continue
-            update = self._take(request, drawn)
+            update = self._take(request, drawn, logprobs)
             if update.token_ids:
                 updates.append(update)
         return updates
 
-    def _take(self, request: Request, drawn: Sequence[int]) -> Update:
+    def _take(
+        self,
+        request: Request,
+        drawn: Sequence[int],
+        logprobs: list[TokenLogprobs],
+        scored: list[TokenLogprobs | None] | None = None,
+    ) -> Update:
         """Append drawn tokens up to the one that ends the request; each but the first of a prompt computed one more."""
         taken: list[int] = []
         for token in drawn:
@@ -239,7 +274,15 @@ class Scheduler:
         self.pages.advance(request, request.num_tokens - 1 - request.num_computed)
         if request.finish_reason is not None:
             self._finish(request)
-        return Update(request.id, taken, request.finish_reason, request.stop_id)
+        return Update(
+            request.id,
+            taken,
+            request.finish_reason,
+            request.stop_id,
+            logprobs[: len(taken)],
+            scored,
+            request.error,
+        )
 
     # Small steps.
 

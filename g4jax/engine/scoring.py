@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from g4jax.engine.engine import Engine
+from g4jax.engine.plan import DecodePlan, DecodeResult, PrefillPlan, PrefillResult
 from g4jax.engine.request import Request
-from g4jax.engine.scheduler import DecodePlan, PrefillPlan
 from g4jax.sample.params import SamplingParams
 
 
@@ -32,7 +32,7 @@ def _forced(engine: Engine, token_ids: list[int], prompt: int) -> Iterator[np.nd
         match scheduler.plan():
             case PrefillPlan() as plan:
                 yield runner.prompt_logits(plan)
-                scheduler.complete_prefill(plan, {request.id: given})
+                scheduler.complete_prefill(plan, PrefillResult({request.id: given}))
             case DecodePlan() as plan:
                 yield runner.token_logits(plan)
-                scheduler.complete_decode(plan, [[given]])
+                scheduler.complete_decode(plan, DecodeResult([[given]], [[]]))

@@ -5,20 +5,28 @@ trace. `Step` binds what is static.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from g4jax.cache.paged import PagedDecode, PagedPrefill, Pages
-from g4jax.engine.batch import Shapes, decode_fields, prefill_fields
-from g4jax.engine.drawing import Drawing, Variant
+from g4jax.engine.batch import Shapes, decode_fields, prefill_fields, score_fields
+from g4jax.engine.draw_inputs import DrawInputs, Variant
+from g4jax.engine.drawing import Drawing, Report
 from g4jax.engine.packing import unpack
 from g4jax.models.text import TextModel
+from g4jax.sample.logits import logprobs_of
+from g4jax.sample.params import MAX_LOGPROBS
 from pallas_kernels.core import Implementation
 
 Leaves = tuple[Array, ...]
+
+SCORED_TOGETHER = 64
+"""Positions whose logits are in memory at once: 64 MiB in float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +65,30 @@ class Step:
         rows = jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
         return model.logits(model(ids, keys, rows=rows, row_keys=row_keys)), keys.pages
 
+    def score(
+        self, leaves: Leaves, pages: Pages, packed: Int[Array, " P"], *, tokens: int
+    ) -> tuple[tuple[Float[Array, "Q V"], Report], Pages]:
+        """As `prefill`, and with it what `logprobs_of` says of each packed token's successor."""
+        fields = unpack(score_fields(tokens, self.shapes.prefill_rows, self.shapes.table_width), packed)
+        model, ids, targets = self.merge(leaves), fields.pop("tokens"), fields.pop("targets")
+        keys = PagedPrefill(
+            dict(pages),
+            **fields,
+            page_size=self.shapes.page_size,
+            dtype=self.dtype,
+            implementation=self.implementation,
+        )
+        h = model(ids, keys)
+        rows = jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
+
+        def scores(part: tuple[Array, Array]) -> Report:
+            return logprobs_of(model.logits(part[0]), part[1], MAX_LOGPROBS)
+
+        together = math.gcd(tokens, SCORED_TOGETHER)
+        parts = lax.map(scores, (h.reshape(-1, together, h.shape[1]), targets.reshape(-1, together)))
+        report = jax.tree.map(lambda x: x.reshape(tokens, *x.shape[2:]), parts)
+        return (model.logits(h[rows]), report), keys.pages
+
     def decode_logits(
         self, leaves: Leaves, pages: Pages, packed: Int[Array, " P"], *, rows: int
     ) -> tuple[Float[Array, "B V"], Pages]:
@@ -69,31 +101,31 @@ class Step:
         leaves: Leaves,
         pages: Pages,
         packed: Int[Array, " P"],
-        sampling: Int[Array, " S"],
-        shaping: Int[Array, " H"],
+        inputs: DrawInputs,
         *,
         rows: int,
         variant: Variant,
-    ) -> tuple[Int[Array, "N B"], Pages]:
-        """`shapes.decode_steps` tokens of every row, -1 after a row's stop id or budget.
+    ) -> tuple[tuple[Int[Array, "N B"], Report], Pages]:
+        """`shapes.decode_steps` tokens of every row (one where guides have a say), -1 after a row's stop id or budget.
 
-        `sampling` and `shaping` are empty arrays where the variant does not need them.
+        The report holds the log probabilities of each step and row.
         """
         fields = unpack(decode_fields(rows, self.shapes.table_width), packed)
         model = self.merge(leaves)
-        draw = Drawing(variant, rows, self.shapes.history, self.vocab_size, self.suppressed, sampling, shaping)
+        draw = Drawing(variant, rows, self.shapes.history, self.vocab_size, self.suppressed, inputs)
 
         def one_step(step, carry):
-            pages, tokens, positions, budgets, counts, out = carry
+            pages, tokens, positions, budgets, counts, out, reports = carry
             alive = budgets > 0
             logits, pages = self._one_token(model, pages, fields, tokens, jnp.where(alive, positions, -1))
-            drawn, counts = draw(logits, counts, step)
+            drawn, report, counts = draw(logits, counts, step)
+            reports = jax.tree.map(lambda all, new: lax.dynamic_update_index_in_dim(all, new, step, 0), reports, report)
             out = lax.dynamic_update_index_in_dim(out, jnp.where(alive, drawn, -1), step, 0)
             stopped = jnp.any(drawn[:, None] == fields["stop_ids"], axis=1)
             budgets = jnp.where(stopped, 0, budgets - 1)
-            return pages, jnp.where(alive, drawn, tokens), positions + 1, budgets, counts, out
+            return pages, jnp.where(alive, drawn, tokens), positions + 1, budgets, counts, out, reports
 
-        steps = self.shapes.decode_steps
+        steps = 1 if variant == "guided" else self.shapes.decode_steps
         carry = (
             dict(pages),
             fields["tokens"],
@@ -101,22 +133,22 @@ class Step:
             fields["budgets"],
             draw.counts(),
             jnp.full((steps, rows), -1, jnp.int32),
+            jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), draw.no_report(rows)),
         )
-        pages, *_, out = lax.fori_loop(0, steps, one_step, carry)
-        return out, pages
+        pages, *_, out, reports = lax.fori_loop(0, steps, one_step, carry)
+        return (out, reports), pages
 
     def draw(
         self,
         logits: Float[Array, "B V"],
-        sampling: Int[Array, " S"],
-        shaping: Int[Array, " H"],
+        inputs: DrawInputs,
         *,
         variant: Variant,
-    ) -> Int[Array, " B"]:
-        """The first token of each row, from the logits of its prompt."""
+    ) -> tuple[Int[Array, " B"], Report]:
+        """The first token of each row, from the logits of its prompt, and its log probabilities."""
         rows = logits.shape[0]
-        draw = Drawing(variant, rows, self.shapes.history, self.vocab_size, self.suppressed, sampling, shaping)
-        return draw(logits, draw.counts(), 0)[0]
+        draw = Drawing(variant, rows, self.shapes.history, self.vocab_size, self.suppressed, inputs)
+        return draw(logits, draw.counts(), 0)[:2]
 
     def _one_token(self, model: TextModel, pages: Pages, fields, tokens, positions):
         keys = PagedDecode(

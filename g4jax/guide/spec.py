@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class GuideSpec:
     """A wish about the form of one answer.
 
-    grammar: what the answer must match, in llguidance's Lark syntax; None leaves it free.
+    grammar: what the answer must match, as the functions of `g4jax.guide` write it; None leaves it free.
     may_think: a thought may come first. It is free, and the grammar begins behind it.
     in_thought: the prompt ends inside an open channel, so the answer begins within the thought.
     thinking_budget: most tokens of thought; then the token that closes the channel is forced. None: no limit.

@@ -2,8 +2,8 @@
 
 import zlib
 
-from g4jax.engine.plan import DecodePlan, PrefillPlan
-from g4jax.engine.request import Request
+from g4jax.engine.plan import DecodePlan, DecodeResult, PrefillPlan, PrefillResult
+from g4jax.engine.request import Request, TokenLogprobs
 from g4jax.engine.scheduler import Scheduler
 
 END = 0
@@ -36,7 +36,7 @@ class FakeDevice:
         self.sliding: dict[tuple[int, int], Entry] = {}
         self.full: dict[tuple[int, int], Entry] = {}
 
-    def prefill(self, plan: PrefillPlan) -> dict[str, int]:
+    def prefill(self, plan: PrefillPlan) -> PrefillResult:
         assert 0 < plan.num_tokens <= self.scheduler.max_prefill_tokens
         assert 0 < len(plan.pieces) <= self.scheduler.max_prefill_rows
         assert len({piece.request.id for piece in plan.pieces}) == len(plan.pieces)
@@ -49,16 +49,28 @@ class FakeDevice:
         for piece in plan.pieces:
             for position in range(piece.start, piece.end):
                 self._attend(piece.request, piece.request.tokens, position)
-        return {piece.request.id: next_token(piece.request.tokens) for piece in plan.pieces if piece.finishes}
+        tokens = {piece.request.id: next_token(piece.request.tokens) for piece in plan.pieces if piece.finishes}
+        return PrefillResult(tokens, prompt_logprobs=self._scores(plan) if plan.scored else {})
 
-    def decode(self, plan: DecodePlan) -> list[list[int]]:
-        assert plan.steps == self.scheduler.decode_steps and 0 < len(plan.requests) <= self.scheduler.max_batch
+    def _scores(self, plan: PrefillPlan) -> dict[str, list[TokenLogprobs]]:
+        """The log probability of a token is minus its id."""
+        assert all(piece.request.is_scored for piece in plan.pieces)
+        assert plan.num_tokens <= self.scheduler.max_score_tokens
+        following = {p.request.id: p.request.prompt_ids[p.start + 1 : p.end + 1] for p in plan.pieces}
+        return {name: [TokenLogprobs(-float(t), [], []) for t in tokens] for name, tokens in following.items()}
+
+    def decode(self, plan: DecodePlan) -> DecodeResult:
+        [guided] = {request.guide is not None for request in plan.requests}
+        assert (
+            plan.steps == (1 if guided else self.scheduler.decode_steps)
+            and 0 < len(plan.requests) <= self.scheduler.max_batch
+        )
         tokens = [list(request.tokens) for request in plan.requests]
         drawn: list[list[int]] = [[] for _ in plan.requests]
         for step in range(plan.steps):
             for row, request in enumerate(plan.requests):
                 drawn[row].append(self._step(request, tokens[row], plan.budgets[row] - step, drawn[row]))
-        return drawn
+        return DecodeResult(drawn, [[] for _ in drawn])
 
     def _step(self, request: Request, tokens: list[int], budget: int, drawn: list[int]) -> int:
         """One token of one row; -1 when its budget is spent or it has ended."""

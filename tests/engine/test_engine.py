@@ -6,6 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from g4jax.engine.request import Request
+from g4jax.engine.scoring import prompt_logits
+from g4jax.sample.params import SamplingParams
 from tests.engine.tiny_engine import alone, build, requests, run, with_pages, write_wandering
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -72,6 +75,67 @@ def test_penalties_and_min_tokens_are_of_their_request_alone(fresh):
     assert len(after["1"]) == 30 and 3 not in after["1"]
 
 
+class OnlyThese:
+    """A guide that allows a few tokens."""
+
+    def __init__(self, allowed: set[int]):
+        self.error, self.allowed, self.seen = None, allowed, []
+
+    def fill(self, row: np.ndarray) -> None:
+        for token in self.allowed:
+            row[token // 32] |= np.uint32(1 << token % 32)
+
+    def accept(self, token_id: int) -> None:
+        self.seen.append(token_id)
+
+
+def guided(guide: OnlyThese, **params) -> Request:
+    params = SamplingParams(max_tokens=12, **{"temperature": 1.0, "seed": 5} | params)
+    return Request("guided", [5, 6, 7, 8, 9], params, frozenset({3}), guide=guide)
+
+
+def test_a_guide_is_obeyed_and_disturbs_nobody(fresh, expected):
+    guide = OnlyThese({40, 41, 77})
+    out = run(fresh, [*requests(10), guided(guide)])
+    assert set(out["guided"]) <= guide.allowed and out["guided"] == guide.seen and len(guide.seen) == 12
+    assert {name: ids for name, ids in out.items() if name != "guided"} == expected
+
+
+def test_logit_bias_moves_the_choice_of_its_request_alone(fresh):
+    plain = alone(fresh, requests(2, temperature=0.0))
+    biased = requests(2, temperature=0.0)
+    biased[1] = requests(2, temperature=0.0, logit_bias=((123, 100.0),))[1]
+    out = run(fresh, biased)
+    assert out["0"] == plain["0"] and set(out["1"]) == {123}
+
+
+def test_log_probabilities_are_those_of_the_logits(fresh):
+    [request] = requests(1, temperature=0.0, logprobs=4, prompt_logprobs=2)
+    fresh.add_request(request)
+    updates = []
+    while fresh.has_work:
+        updates += fresh.step()
+    told = [entry for update in updates for entry in update.logprobs]
+    [prompt] = [update.prompt_logprobs for update in updates if update.prompt_logprobs]
+    assert len(told) == len(request.output_ids) and len(prompt) == len(request.prompt_ids) and prompt[0] is None
+    logits = np.concatenate([*prompt_logits(fresh, request.tokens[:-1])])
+    want = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    for at, entry in enumerate([*prompt[1:], *told]):
+        token, top = request.tokens[at + 1], 4 if at >= len(prompt) - 1 else 2
+        np.testing.assert_allclose(entry.logprob, want[at, token], atol=1e-4)
+        np.testing.assert_allclose(entry.top_logprobs, np.sort(want[at])[::-1][:top], atol=1e-4)
+        np.testing.assert_allclose(want[at, entry.top_ids], entry.top_logprobs, atol=1e-4)
+
+
+def test_a_flushed_cache_is_not_used_again(fresh):
+    run(fresh, requests(10))
+    fresh.flush_cache()
+    again = requests(10)
+    run(fresh, again)
+    assert not any(request.num_cached for request in again[:1])
+    fresh.scheduler.check_integrity()
+
+
 def test_nothing_is_compiled_after_ready(fresh):
     compiled = []
     listener = lambda name, duration, **kwargs: compiled.append(name) if name == COMPILED else None  # noqa: E731
@@ -85,8 +149,12 @@ def test_nothing_is_compiled_after_ready(fresh):
             (3, {"temperature": 0.0}),
             (9, {"presence_penalty": 1.0}),
             (6, {"min_tokens": 5}),
+            (2, {"logprobs": 3}),
+            (3, {"prompt_logprobs": 3}),
+            (2, {"logit_bias": ((7, -100.0),)}),
         ):
             run(fresh, requests(count, **params))
+        run(fresh, [guided(OnlyThese({7, 9}))])
         assert not compiled
     finally:
         jax.monitoring.clear_event_listeners()

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from g4jax.engine.plan import DecodePlan, PrefillPlan, Update
+from g4jax.engine.plan import DecodePlan, DecodeResult, PrefillPlan, PrefillResult, Update
 from g4jax.engine.request import Request
 from g4jax.engine.scheduler import Scheduler
 from g4jax.sample.params import InvalidParameter, SamplingParams
@@ -16,7 +16,7 @@ COMMON = random.Random(0).choices(range(1, 10), k=40)
 
 def make_scheduler(**changes) -> Scheduler:
     sizes = dict(sliding_pages=20, full_pages=20, page_size=4, window=6, max_model_len=40, max_batch=3)
-    limits = dict(max_prefill_tokens=8, max_prefill_rows=2, decode_steps=3)
+    limits = dict(max_prefill_tokens=8, max_prefill_rows=2, max_score_tokens=4, decode_steps=3)
     return Scheduler(**(sizes | limits | changes))
 
 
@@ -250,8 +250,68 @@ def test_a_stop_id_beyond_those_the_device_knows_ends_the_request_on_the_host():
     scheduler.add(request)
     plan = scheduler.plan()
     assert isinstance(plan, PrefillPlan)
-    scheduler.complete_prefill(plan, {"a": 5})
+    scheduler.complete_prefill(plan, PrefillResult({"a": 5}))
     plan = scheduler.plan()
     assert isinstance(plan, DecodePlan)
-    assert scheduler.complete_decode(plan, [[6, 7, 8]]) == [Update("a", [6, 7], "stop", 7)]
+    assert scheduler.complete_decode(plan, DecodeResult([[6, 7, 8]], [[]])) == [Update("a", [6, 7], "stop", 7)]
     scheduler.check_integrity()
+
+
+class OneByOne:
+    """A guide that wants to see every token before the next, and refuses `refused`."""
+
+    def __init__(self, refused: int = -1):
+        self.error, self.seen, self._refused = None, [], refused
+
+    def fill(self, row) -> None:
+        row[:] = 1
+
+    def accept(self, token_id: int) -> None:
+        self.seen.append(token_id)
+        self.error = "refused" if token_id == self._refused else None
+
+
+def guided(name: str, prompt: list[int], guide: OneByOne, **params) -> Request:
+    return Request(name, prompt, SamplingParams(**params), frozenset({END}), guide=guide)
+
+
+def test_a_guide_sees_every_token_and_the_others_keep_their_long_steps():
+    scheduler = make_scheduler()
+    device = FakeDevice(scheduler)
+    guide = OneByOne()
+    scheduler.add(guided("g", [1, 2], guide, max_tokens=6, min_tokens=6))
+    scheduler.add(make_request("p", [3, 4], max_tokens=12, min_tokens=12))
+    updates = run_to_end(scheduler, device)
+    by_guide = [update.token_ids for update in updates if update.request_id == "g"]
+    assert [len(ids) for ids in by_guide] == [1] * 6 and guide.seen == [i for ids in by_guide for i in ids]
+    assert max(len(update.token_ids) for update in updates if update.request_id == "p") == scheduler.decode_steps
+    for name, prompt, tokens in (("g", [1, 2], 6), ("p", [3, 4], 12)):
+        request = make_request(name, prompt, max_tokens=tokens, min_tokens=tokens)
+        want = output_alone(request, scheduler.max_model_len)[0]
+        assert [i for update in updates if update.request_id == name for i in update.token_ids] == want
+
+
+def test_a_dead_end_of_a_guide_ends_its_request_alone():
+    scheduler = make_scheduler()
+    device = FakeDevice(scheduler)
+    refused = output_alone(make_request("g", [1, 2], max_tokens=6, min_tokens=6), 40)[0][2]
+    scheduler.add(guided("g", [1, 2], OneByOne(refused), max_tokens=6, min_tokens=6))
+    scheduler.add(make_request("p", [3, 4], max_tokens=12, min_tokens=12))
+    last = {update.request_id: update for update in run_to_end(scheduler, device)}
+    assert (last["g"].finish_reason, last["g"].error) == ("error", "refused")
+    assert last["p"].finish_reason == "length" and last["p"].error is None
+    scheduler.check_integrity()
+
+
+def test_scores_cover_the_whole_prompt_whatever_is_cached():
+    scheduler = make_scheduler()
+    device = FakeDevice(scheduler)
+    prompt = [5, 4, 3, 2, 1, 2, 3, 4, 5, 6, 7]
+    scheduler.add(make_request("first", prompt, max_tokens=2, min_tokens=2))
+    run_to_end(scheduler, device)
+    scheduler.add(make_request("scored", prompt, max_tokens=1, prompt_logprobs=0))
+    scheduler.add(make_request("other", prompt[:6], max_tokens=1))
+    updates = {update.request_id: update for update in run_to_end(scheduler, device)}
+    told = updates["scored"].prompt_logprobs
+    assert told[0] is None and [-entry.logprob for entry in told[1:]] == prompt[1:]
+    assert updates["other"].prompt_logprobs is None

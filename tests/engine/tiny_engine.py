@@ -42,6 +42,7 @@ def with_pages(engine: Engine, *, sliding_pages: int, full_pages: int) -> Engine
         max_batch=old.max_batch,
         max_prefill_tokens=old.max_prefill_tokens,
         max_prefill_rows=old.max_prefill_rows,
+        max_score_tokens=old.max_score_tokens,
         decode_steps=old.decode_steps,
     )
     return Engine(engine.runner, scheduler)
