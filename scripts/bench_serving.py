@@ -1,0 +1,178 @@
+"""Speed of an OpenAI-compatible server as its clients see it, by the definitions of SGLang's bench_serving.
+
+    python scripts/bench_serving.py --requests 10 --concurrency 1 --input 610 --output 422 --base-url http://127.0.0.1:30000
+    python scripts/bench_serving.py --requests 300 --concurrency 100 --input 1024 --output 1024 --range-ratio 0
+
+Sends prompts of random token ids to /v1/completions, streamed, with ignore_eos; lengths are uniform between
+`--range-ratio` times the given one and the given one. `--shared-prefix N` puts the same N tokens before every prompt.
+The same client measures SGLang and vLLM. Time to first token (TTFT) ends with the first chunk that has text; time per
+output token (TPOT) is the rest over the other tokens; throughput counts the tokens of `usage`. The last line is one
+JSON object.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import time
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+
+VOCABULARY = range(1000, 200_000)
+"""Ids of ordinary tokens in every Gemma 4."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    prompt: list[int]
+    output: int
+
+
+@dataclass
+class Answer:
+    """Times in seconds; `gaps` lie between chunks."""
+
+    ttft: float
+    latency: float
+    gaps: list[float]
+    output: int
+
+    @property
+    def tpot(self) -> float:
+        return (self.latency - self.ttft) / max(self.output - 1, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base-url", default="http://127.0.0.1:30000")
+    parser.add_argument("--requests", type=int, default=10)
+    parser.add_argument("--concurrency", type=int, default=1, help="most requests under way at once")
+    parser.add_argument("--rate", type=float, default=float("inf"), help="arrivals per second, Poisson")
+    parser.add_argument("--input", type=int, default=610, help="tokens of a prompt")
+    parser.add_argument("--output", type=int, default=422, help="tokens of an answer")
+    parser.add_argument("--range-ratio", type=float, default=1.0, help="shortest length over longest")
+    parser.add_argument("--shared-prefix", type=int, default=0, help="tokens that all prompts begin with")
+    parser.add_argument("--warm-up", type=int, default=2, help="requests before the clock starts")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    with urllib.request.urlopen(f"{args.base_url}/v1/models") as response:
+        model = json.load(response)["data"][0]["id"]
+    samples = random_samples(args)
+    asyncio.run(run(args, model, samples[: args.warm_up]))
+    started = time.perf_counter()
+    answers = asyncio.run(run(args, model, samples[args.warm_up :]))
+    print_report(args, model, samples[args.warm_up :], answers, time.perf_counter() - started)
+
+
+def random_samples(args: argparse.Namespace) -> list[Sample]:
+    rng = random.Random(args.seed)
+
+    def length(most: int) -> int:
+        return rng.randint(max(1, int(most * args.range_ratio)), most)
+
+    prefix = rng.choices(VOCABULARY, k=args.shared_prefix)
+    return [
+        Sample(prefix + rng.choices(VOCABULARY, k=length(args.input)), length(args.output))
+        for _ in range(args.warm_up + args.requests)
+    ]
+
+
+async def run(args: argparse.Namespace, model: str, samples: list[Sample]) -> list[Answer]:
+    """Sends the samples at the given rate, no more than the given number at once."""
+    gate = asyncio.Semaphore(args.concurrency)
+    rng = random.Random(args.seed)
+
+    async def limited(sample: Sample) -> Answer:
+        async with gate:
+            return await ask(args.base_url, model, sample)
+
+    jobs = []
+    for sample in samples:
+        jobs.append(asyncio.create_task(limited(sample)))
+        if args.rate != float("inf"):
+            await asyncio.sleep(rng.expovariate(args.rate))
+    return await asyncio.gather(*jobs)
+
+
+async def ask(base_url: str, model: str, sample: Sample) -> Answer:
+    """One streamed request over a connection of its own: no client library takes part in the times."""
+    url = urllib.parse.urlsplit(base_url)
+    body = {
+        "model": model,
+        "prompt": sample.prompt,
+        "max_tokens": sample.output,
+        "temperature": 0.0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    payload = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+    reader, writer = await asyncio.open_connection(url.hostname, url.port or 80, limit=2**20)
+    started = time.perf_counter()
+    writer.write(f"{head}Content-Length: {len(payload)}\r\nConnection: close\r\n\r\n".encode() + payload)
+    try:
+        return await _read(reader, started, sample)
+    finally:
+        writer.close()
+
+
+async def _read(reader: asyncio.StreamReader, started: float, sample: Sample) -> Answer:
+    times, output = [], 0
+    status = await reader.readline()
+    if b" 200 " not in status:
+        raise RuntimeError(f"{status.decode().strip()}: {(await reader.read()).decode()[-500:]}")
+    while line := await reader.readline():
+        if not line.startswith(b"data: {"):
+            continue
+        event = json.loads(line[6:])
+        if event.get("error"):
+            raise RuntimeError(event["error"])
+        if event["choices"] and event["choices"][0]["text"]:
+            times.append(time.perf_counter())
+        if event.get("usage"):
+            output = event["usage"]["completion_tokens"]
+    ended = time.perf_counter()
+    if output != sample.output:
+        raise RuntimeError(f"{sample.output} tokens were asked for, {output} came")
+    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    return Answer(times[0] - started, ended - started, gaps, output)
+
+
+def print_report(
+    args: argparse.Namespace, model: str, samples: list[Sample], answers: list[Answer], duration: float
+) -> None:
+    outputs = sum(answer.output for answer in answers)
+    inputs = sum(len(sample.prompt) for sample in samples)
+    figures = {
+        "model": model,
+        "requests": len(answers),
+        "concurrency": args.concurrency,
+        "duration_s": duration,
+        "input_tokens": inputs,
+        "output_tokens": outputs,
+        "request_throughput": len(answers) / duration,
+        "input_throughput": inputs / duration,
+        "output_throughput": outputs / duration,
+        **_spread("ttft_ms", [answer.ttft for answer in answers]),
+        **_spread("tpot_ms", [answer.tpot for answer in answers if answer.output > 1]),
+        **_spread("itl_ms", [gap for answer in answers for gap in answer.gaps]),
+        **_spread("latency_ms", [answer.latency for answer in answers]),
+    }
+    for name, value in figures.items():
+        print(f"{name:24} {value:.3f}" if isinstance(value, float) else f"{name:24} {value}")
+    print(json.dumps(figures))
+
+
+def _spread(name: str, seconds: list[float]) -> dict[str, float]:
+    if not seconds:
+        return {}
+    ms = sorted(1e3 * value for value in seconds)
+    at = {f"{name}_p{p}": ms[min(len(ms) - 1, len(ms) * p // 100)] for p in (50, 90, 99)}
+    return {f"{name}_mean": statistics.fmean(ms), **at}
+
+
+if __name__ == "__main__":
+    main()
