@@ -20,9 +20,6 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 
-VOCABULARY = range(1000, 200_000)
-"""Ids of ordinary tokens in every Gemma 4."""
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -55,6 +52,7 @@ def main() -> None:
     parser.add_argument("--range-ratio", type=float, default=1.0, help="shortest length over longest")
     parser.add_argument("--shared-prefix", type=int, default=0, help="tokens that all prompts begin with")
     parser.add_argument("--warm-up", type=int, default=2, help="requests before the clock starts")
+    parser.add_argument("--vocab-size", type=int, default=200_000, help="ids are drawn below it, from 1,000 on")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with urllib.request.urlopen(f"{args.base_url}/v1/models") as response:
@@ -67,14 +65,14 @@ def main() -> None:
 
 
 def random_samples(args: argparse.Namespace) -> list[Sample]:
-    rng = random.Random(args.seed)
+    rng, vocabulary = random.Random(args.seed), range(1000, args.vocab_size)
 
     def length(most: int) -> int:
         return rng.randint(max(1, int(most * args.range_ratio)), most)
 
-    prefix = rng.choices(VOCABULARY, k=args.shared_prefix)
+    prefix = rng.choices(vocabulary, k=args.shared_prefix)
     return [
-        Sample(prefix + rng.choices(VOCABULARY, k=length(args.input)), length(args.output))
+        Sample(prefix + rng.choices(vocabulary, k=length(args.input)), length(args.output))
         for _ in range(args.warm_up + args.requests)
     ]
 
