@@ -32,12 +32,13 @@ def choose(rows: int, kv_heads: int, head_dim: int, itemsize: int, max_keys: int
         splits = 1 if programs >= 96 else -(-PROGRAMS // programs)
     else:
         # Rows may differ in length by orders of magnitude, so a long one can always spread.
-        splits = max(8, -(-PROGRAMS // programs))
+        # No more programs than fit at once: a second wave of a few costs as much as the first.
+        splits = max(8, PROGRAMS // programs)
     return Tiling(
         keys=keys,
         splits=max(1, min(splits, most, 256)),
         least=max(1, min(programs // 16, 8)),
-        num_warps=4,
+        num_warps=2 if keys == 16 else 4,
         num_stages=4 if keys == 16 else 3,
     )
 

@@ -49,7 +49,7 @@ def experts(
 def slotwise_blocks(width: int, features: int, k: int, dtype: jnp.dtype) -> tuple[Blocks, Blocks]:
     """Sizes of `gate_up` and `down_combine` for a few rows: enough programs to fill the device."""
     depth = 32 if dtype == jnp.float32 else 128
-    first = Blocks(_tile(features, 32), _tile(width, depth))
+    first = Blocks(_tile(features, 32 if dtype == jnp.float32 else 64), _tile(width, depth), stages=5)
     return first, Blocks(_tile(width, 16), depth, tokens=max(16, 1 << (k - 1).bit_length()))
 
 
