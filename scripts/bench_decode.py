@@ -89,20 +89,24 @@ def measure(engine: Engine, config: Gemma4Config, batch: int, context: int) -> d
 
 
 def decode_calls(engine: Engine, batch: int):
-    """Seconds of every decode call in which all rows ran; drains the engine."""
+    """Seconds of every decode call of the whole batch, one under way while the next is launched; drains the engine."""
+    while engine.scheduler.stats().running < batch or not _all_decode(engine):
+        continue
     while engine.has_work:
         started = time.perf_counter()
-        plan = engine.scheduler.plan()
-        if isinstance(plan, DecodePlan) and len(plan.requests) < batch and engine.scheduler.stats().waiting:
-            # Until all are prefilled nobody decodes: -1 stands for no token.
-            none = DecodeResult([[-1] for _ in plan.requests], [[] for _ in plan.requests])
-            engine.scheduler.complete_decode(plan, none)
-        elif isinstance(plan, DecodePlan):
-            engine.scheduler.complete_decode(plan, engine.runner.start_decode(plan)())
-            if len(plan.requests) == batch and all(budget == plan.steps for budget in plan.budgets):
-                yield time.perf_counter() - started
-        elif plan is not None:
-            engine.scheduler.complete_prefill(plan, engine.runner.prefill(plan))
+        engine.step()
+        yield time.perf_counter() - started
+
+
+def _all_decode(engine: Engine) -> bool:
+    """Runs the next piece of a prompt. Until all are done nobody decodes: -1 stands for no token."""
+    scheduler, plan = engine.scheduler, engine.scheduler.plan()
+    if isinstance(plan, DecodePlan):
+        scheduler.complete_decode(plan, DecodeResult([[-1] for _ in plan.requests], [[] for _ in plan.requests]))
+        return len(plan.requests) == scheduler.stats().running
+    if plan is not None:
+        scheduler.complete_prefill(plan, engine.runner.start(plan)())
+    return False
 
 
 def bandwidth() -> float:

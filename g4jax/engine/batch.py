@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from g4jax.engine.packing import Field, Fields, empty, pack
+from g4jax.engine.plan import DRAWN, DecodePlan, PrefillPiece, PrefillPlan
 from g4jax.engine.request import Request
-from g4jax.engine.scheduler import DecodePlan, PrefillPiece, PrefillPlan
 
 STOP_IDS = 8
 """Stop ids per row that the device knows; a request with more is stopped by the host, a few tokens later."""
@@ -54,7 +54,7 @@ def score_fields(tokens: int, rows: int, table_width: int) -> Fields:
 
 
 def decode_fields(rows: int, table_width: int) -> Fields:
-    per_row = tuple(Field(name, (rows,)) for name in ("tokens", "positions", "budgets"))
+    per_row = tuple(Field(name, (rows,)) for name in ("tokens", "positions", "budgets", "sources"))
     return per_row + (Field("stop_ids", (rows, STOP_IDS)),) + _tables(rows, table_width)
 
 
@@ -91,10 +91,12 @@ def pack_decode(plan: DecodePlan, shapes: Shapes, size: int) -> np.ndarray:
     arrays = empty(fields)
     arrays["positions"][:] = -1
     arrays["stop_ids"][:] = -1
-    for row, (request, budget) in enumerate(zip(plan.requests, plan.budgets, strict=True)):
+    arrays["sources"][:] = -1
+    for row, (request, budget, source) in enumerate(zip(plan.requests, plan.budgets, plan.sources, strict=True)):
         arrays["tokens"][row] = request.tokens[-1]
-        arrays["positions"][row] = request.num_computed
+        arrays["positions"][row] = request.next_position - budget
         arrays["budgets"][row] = budget
+        arrays["sources"][row] = source if source < DRAWN else shapes.decode_rows[-1] + source - DRAWN
         fill_stop_ids(arrays["stop_ids"], row, request)
         _fill_tables(arrays, row, request)
     return pack(fields, arrays)

@@ -117,8 +117,9 @@ def _pages(
     sliding_bytes, full_bytes = (
         page_bytes(config, sliding=sliding, page_size=size, itemsize=itemsize, tp=tp) for sliding in (True, False)
     )
-    ahead = max(shapes.prefill_tokens[-1], shapes.decode_steps)
-    window_pages = -(-(config.sliding_window + shapes.decode_steps) // size) + 1
+    # One launch is under way while the next is planned.
+    ahead = 2 * max(shapes.prefill_tokens[-1], shapes.decode_steps)
+    window_pages = -(-(config.sliding_window + 2 * shapes.decode_steps) // size) + 1
     piece_pages = -(-ahead // size) + 1
     typical_pages = -(-min(TYPICAL_LENGTH, max_model_len) // size)
     budget -= piece_pages * sliding_bytes

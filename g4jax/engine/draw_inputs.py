@@ -3,6 +3,7 @@
 Biases and histories are large and seldom needed: where no request has any, the device's own zeros stand for them.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -67,13 +68,17 @@ def draw_fields(variant: Variant, rows: int, history: int, vocab_size: int) -> D
 
 def draw_inputs(
     requests: Sequence[Request],
+    drawn: Sequence[int],
     rows: int,
     variant: Variant,
     shapes: Shapes,
     vocab_size: int,
     zeros: Callable[[int], Any],
 ) -> DrawInputs:
-    """Packs `requests` as the first of `rows` rows; `zeros(size)` is taken where there is nothing to pack."""
+    """Packs `requests`, which this launch draws `drawn` tokens of, as the first of `rows` rows.
+
+    `zeros(size)` is taken where there is nothing to pack.
+    """
     fields = draw_fields(variant, rows, shapes.history, vocab_size)
     needed = DrawInputs(
         sampling=True,
@@ -82,9 +87,10 @@ def draw_inputs(
         history=any(request.params.has_penalties for request in requests),
         mask=True,
     )
+    fill = DrawInputs(functools.partial(_sampling, drawn=drawn), _shaping, _bias, _history, _mask)
     packed = (
-        pack(own, fill(own, requests)) if need and own else zeros(packed_size(own))
-        for own, fill, need in zip(fields, _FILL, needed, strict=True)
+        pack(own, fill_own(own, requests)) if need and own else zeros(packed_size(own))
+        for own, fill_own, need in zip(fields, fill, needed, strict=True)
     )
     return DrawInputs(*packed)
 
@@ -103,13 +109,13 @@ def _is_shaped(request: Request) -> bool:
     return bool(params.has_penalties or params.min_tokens or params.logit_bias or params.logprobs is not None)
 
 
-def _sampling(fields: Fields, requests: Sequence[Request]) -> Arrays:
+def _sampling(fields: Fields, requests: Sequence[Request], drawn: Sequence[int]) -> Arrays:
     """The rows behind the requests are greedy."""
     arrays = empty(fields)
     arrays["top_p"][:] = arrays["repetition_penalty"][:] = 1.0
     for row, request in enumerate(requests):
         arrays["seed"][row] = request.seed
-        arrays["index"][row] = len(request.output_ids)
+        arrays["index"][row] = len(request.output_ids) + request.num_drawn - drawn[row]
         arrays["top_k"][row] = max(request.params.top_k, 0)
         for name in ("temperature", "top_p", "min_p"):
             arrays[name][row] = getattr(request.params, name)
@@ -153,6 +159,3 @@ def _mask(fields: Fields, requests: Sequence[Request]) -> Arrays:
     for row, request in enumerate(requests):
         arrays["mask"][row] = allowed(request, words)
     return arrays
-
-
-_FILL = DrawInputs(_sampling, _shaping, _bias, _history, _mask)

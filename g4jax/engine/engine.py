@@ -1,4 +1,7 @@
-"""The engine: requests in, tokens out. One `step` is one plan of the scheduler, run on the device."""
+"""The engine: requests in, tokens out. One `step` launches one plan of the scheduler."""
+
+from collections.abc import Callable
+from typing import Any
 
 from g4jax.engine.draw_inputs import allowed
 from g4jax.engine.plan import DecodePlan, PrefillPlan, SchedulerStats, Update
@@ -19,6 +22,7 @@ class Engine:
         self.runner, self.scheduler = runner, scheduler
         self.max_model_len = scheduler.max_model_len
         self.max_batch = scheduler.max_batch
+        self._under_way: tuple[PrefillPlan | DecodePlan, Callable[[], Any]] | None = None
 
     @property
     def has_work(self) -> bool:
@@ -33,25 +37,29 @@ class Engine:
         self.scheduler.abort(request_id)
 
     def step(self) -> list[Update]:
-        """Runs the next plan. Empty where there is nothing to do or only a part of a prompt was run."""
-        match self.scheduler.plan():
-            case PrefillPlan() as plan:
-                return self.scheduler.complete_prefill(plan, self.runner.prefill(plan))
-            case DecodePlan() as plan:
-                result = self.runner.start_decode(plan)
-                self._prepare_masks(plan)
-                return self.scheduler.complete_decode(plan, result())
-        return []
+        """Launches the next plan, then waits for the one before: the host works while the device does.
+
+        Empty where nothing is known yet, or only a part of a prompt was run.
+        """
+        plan, before = self.scheduler.plan(), self._under_way
+        self._under_way = None if plan is None else (plan, self.runner.start(plan))
+        if plan is not None:
+            self._prepare_masks()
+        if before is None:
+            return []
+        done, result = before
+        if isinstance(done, PrefillPlan):
+            return self.scheduler.complete_prefill(done, result())
+        return self.scheduler.complete_decode(done, result())
 
     def flush_cache(self) -> None:
         """Forgets every prefix that could be used again."""
         self.scheduler.pages.forget()
 
-    def _prepare_masks(self, plan: DecodePlan) -> None:
-        """Asks the guides of requests that are not in the plan, while the device is busy with those that are."""
+    def _prepare_masks(self) -> None:
+        """Asks the guides of requests that are not under way, while the device is busy with those that are."""
         for request in self.scheduler.guided():
-            if request not in plan.requests:
-                allowed(request, -(-self.runner.step.vocab_size // 32))
+            allowed(request, -(-self.runner.step.vocab_size // 32))
 
     def stats(self) -> SchedulerStats:
         return self.scheduler.stats()

@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 from g4jax.engine.request import FinishReason, Request, TokenLogprobs
 
 
+DRAWN = 1 << 20
+
+
 @dataclass(frozen=True)
 class PrefillPiece:
-    """Run tokens[start : start + length] of a request."""
+    """Run tokens[start : start + length] of a request. `epoch`: its preemptions when this was planned."""
 
     request: Request
     start: int
     length: int
+    epoch: int = 0
 
     @property
     def end(self) -> int:
@@ -42,12 +46,15 @@ class PrefillPlan:
 class DecodePlan:
     """Up to `budgets[i]` (1..steps) tokens for requests[i]; pages for the K/V written meanwhile are allocated.
 
-    Each request starts with num_computed == num_tokens - 1. All have a guide, and one step, or none has.
+    All have a guide, and one step, or none has. sources: where a row's first token lies on the device (-1: it is the
+    last of its `tokens`): row i of the decode launch before, or `DRAWN` + row i of the prefill launch before.
     """
 
     requests: tuple[Request, ...]
     steps: int
     budgets: tuple[int, ...]
+    sources: tuple[int, ...]
+    epochs: tuple[int, ...]
 
 
 @dataclass(frozen=True)

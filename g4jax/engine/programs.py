@@ -71,7 +71,9 @@ class Programs:
                 logits = self._input((shapes.prefill_rows, self.step.vocab_size), jnp.float32)
                 return logits, self._drawing(shapes.prefill_rows, variant)
             case ("decode", int(rows), variant):
-                return self._ints(decode_fields(rows, shapes.table_width)), self._drawing(rows, variant)
+                before, drawn = ((shapes.decode_rows[-1],), (shapes.prefill_rows,))
+                left = (self._input(before, jnp.int32), self._input(drawn, jnp.int32))
+                return self._ints(decode_fields(rows, shapes.table_width)), self._drawing(rows, variant), *left
         raise ValueError(f"no program is called {key}")
 
     def _function(self, key: Key):

@@ -38,7 +38,8 @@ class Request:
         never cuts one.
     cache_salt: requests share cached pages only under the same salt (of their media, say).
     guide: what the output must look like; it is told of every token.
-    tokens: prompt_ids + output_ids. num_computed: how many of them have their K/V in the cache. num_cached: prompt
+    tokens: prompt_ids + output_ids. num_planned, num_drawn: tokens that launches under way compute and draw; their
+        results are not known yet. source: where the last of them leaves its token on the device. num_computed: how many of them have their K/V in the cache. num_cached: prompt
         tokens found in the prefix cache when the request was first admitted.
     sliding_pages, full_pages: logical page index -> physical page; 0 = given back.
     seed: uint32, drawn here when `params.seed` is None.
@@ -64,6 +65,9 @@ class Request:
     """uint32 [ceil(V / 32)] bits of the tokens that the guide allows next; None until they are asked for."""
 
     num_computed: int = field(init=False, default=0)
+    num_planned: int = field(init=False, default=0)
+    num_drawn: int = field(init=False, default=0)
+    source: int = field(init=False, default=-1)
     num_cached: int = field(init=False, default=0)
     num_preemptions: int = field(init=False, default=0)
     sliding_pages: list[int] = field(init=False, default_factory=list)
@@ -86,8 +90,21 @@ class Request:
         """The log probabilities of the prompt are still to be told."""
         return self.params.prompt_logprobs is not None and not self.output_ids
 
+    @property
+    def next_position(self) -> int:
+        """The first position that no launch has computed yet."""
+        return self.num_computed + self.num_planned
+
+    @property
+    def needs_its_tokens(self) -> bool:
+        """No further launch can be planned before the results of the last are known."""
+        return self.guide is not None or self.params.has_penalties
+
     def remaining(self, max_model_len: int) -> int:
-        """How many more tokens may be generated under `max_tokens` and the length of the context."""
+        """How many more tokens launches may draw under `max_tokens` and the length of the context."""
+        return self._room(max_model_len) - self.num_drawn
+
+    def _room(self, max_model_len: int) -> int:
         room = max_model_len - self.num_tokens
         if self.params.max_tokens is None:
             return room
@@ -99,7 +116,7 @@ class Request:
         self.tokens.append(token)
         if token in self.stop_ids and len(self.output_ids) >= self.params.min_tokens:
             self.finish_reason, self.stop_id = "stop", token
-        elif self.remaining(max_model_len) <= 0:
+        elif self._room(max_model_len) <= 0:
             self.finish_reason = "length"
         if self.guide is not None:
             self._tell_guide(token)

@@ -1,7 +1,7 @@
 """Owns what lives on the device: leaves, pages and compiled steps. A plan goes in, token ids come out."""
 
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,9 @@ class Runner:
         self.programs = Programs(step, abstract(leaves), abstract(pages), mesh)
         self._compiled: dict[Key, jax.stages.Compiled] = {}
         self._zeros: dict[int, jax.Array] = {}
+        # Where the last decode and the last prefill launch leave their tokens for the next decode launch.
+        self._last = self._resident_zeros(step.shapes.decode_rows[-1])
+        self._drawn = self._resident_zeros(step.shapes.prefill_rows)
 
     def compile_all(self, progress: Progress, threads: int) -> None:
         """Compiles every program of `Programs.keys` and runs it, so that the first request meets nothing new."""
@@ -43,32 +46,43 @@ class Runner:
             self._warm(key)
             progress("warming up", done + 1, len(keys))
 
-    def prefill(self, plan: PrefillPlan) -> PrefillResult:
+    def start(self, plan: PrefillPlan | DecodePlan) -> Callable[[], Any]:
+        """Launches a plan; what is returned waits for its PrefillResult or DecodeResult. Launches run in order."""
+        return self._start_prefill(plan) if isinstance(plan, PrefillPlan) else self._start_decode(plan)
+
+    def _start_prefill(self, plan: PrefillPlan) -> Callable[[], PrefillResult]:
         """Runs prompt pieces; draws the next token of every request whose piece reaches its end."""
         logits, scores = self._prompts(plan)
-        result = PrefillResult({}, {}, prompt_logprobs(plan, scores))
-        if any(piece.finishes for piece in plan.pieces):
-            requests = tuple(piece.request for piece in plan.pieces)
-            variant = variant_of([piece.request for piece in plan.pieces if piece.finishes])
+        requests = tuple(piece.request for piece in plan.pieces)
+        finishing = [piece.request for piece in plan.pieces if piece.finishes]
+        tokens, report = None, ()
+        if finishing:
+            variant = variant_of(finishing)
             # Guides are asked for their masks here, while the device is busy with the prompts.
-            inputs = self._drawing(requests, self.step.shapes.prefill_rows, variant)
-            drawn, report = self._program(("draw", variant))(logits, inputs)
-            drawn, reported = np.asarray(drawn), drawn_logprobs(requests, jax.tree.map(lambda x: x[None], report))
-            for row, piece in enumerate(plan.pieces):
-                if piece.finishes:
-                    result.tokens[piece.request.id] = int(drawn[row])
-                    result.logprobs[piece.request.id] = reported[row]
+            drawn = [int(piece.finishes) for piece in plan.pieces]
+            inputs = self._drawing(requests, drawn, self.step.shapes.prefill_rows, variant)
+            tokens, report = self._program(("draw", variant))(logits, inputs)
+            self._drawn = tokens
+
+        def result() -> PrefillResult:
+            told = PrefillResult({}, {}, prompt_logprobs(plan, scores))
+            if tokens is not None:
+                drawn, logprobs = np.asarray(tokens), drawn_logprobs(requests, jax.tree.map(lambda x: x[None], report))
+                for row, piece in enumerate(plan.pieces):
+                    if piece.finishes:
+                        told.tokens[piece.request.id] = int(drawn[row])
+                        told.logprobs[piece.request.id] = logprobs[row]
+            return told
+
         return result
 
-    def start_decode(self, plan: DecodePlan) -> Callable[[], DecodeResult]:
-        """Launches `plan.steps` tokens of every request; the result is waited for when it is asked for.
-
-        Behind a request's end its tokens are -1.
-        """
+    def _start_decode(self, plan: DecodePlan) -> Callable[[], DecodeResult]:
+        """`plan.steps` tokens of every request, -1 behind its end."""
         variant = variant_of(plan.requests)
         size = bucket(self.programs.rows_of(variant), len(plan.requests))
-        inputs = self._drawing(plan.requests, size, variant)
-        out, report = self._run(("decode", size, variant), pack_decode(plan, self.step.shapes, size), inputs)
+        inputs = self._drawing(plan.requests, plan.budgets, size, variant)
+        packed = pack_decode(plan, self.step.shapes, size)
+        out, report, self._last = self._run(("decode", size, variant), packed, inputs, self._last, self._drawn)
 
         def result() -> DecodeResult:
             tokens = np.asarray(out).T[: len(plan.requests)].tolist()
@@ -111,10 +125,12 @@ class Runner:
             out = self._program(key)(*inputs) if key[0] == "draw" else self._run(key, *inputs)
             jax.block_until_ready(out)
 
-    def _drawing(self, requests: tuple[Request, ...], rows: int, variant: Variant) -> DrawInputs:
+    def _drawing(
+        self, requests: Sequence[Request], drawn: Sequence[int], rows: int, variant: Variant
+    ) -> DrawInputs:
         """What is needed to draw; the device's own zeros where no request has a bias or a penalty."""
         shapes, vocab_size = self.step.shapes, self.step.vocab_size
-        return draw_inputs(requests, rows, variant, shapes, vocab_size, self._resident_zeros)
+        return draw_inputs(requests, drawn, rows, variant, shapes, vocab_size, self._resident_zeros)
 
     def _resident_zeros(self, size: int) -> jax.Array:
         """Zeros that lie on the device, for inputs that are all padding."""

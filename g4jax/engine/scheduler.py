@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from g4jax.cache.prefix import span_over
 from g4jax.engine.paging import Paging
 from g4jax.engine.plan import (
+    DRAWN,
     DecodePlan,
     DecodeResult,
     PrefillPiece,
@@ -109,8 +110,8 @@ class Scheduler:
         )
 
     def guided(self) -> list[Request]:
-        """The decoding requests that have a guide."""
-        return [request for request in self._decoding if request.guide is not None]
+        """The decoding requests whose guide can be asked for the next token."""
+        return [request for request in self._decoding if request.guide is not None and not request.num_planned]
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless every page is accounted for and every request is in exactly one place."""
@@ -120,8 +121,8 @@ class Scheduler:
         assert self.num_running <= self.max_batch
         assert list(self._waiting) == self._by_age(self._waiting)
         assert not any(request.full_pages for request in self._waiting)
-        assert all(request.num_computed < request.num_tokens for request in self._prefilling)
-        assert all(request.num_computed == request.num_tokens - 1 for request in self._decoding)
+        assert all(request.next_position < request.num_tokens for request in self._prefilling)
+        assert all(request.num_drawn or request.num_computed == request.num_tokens - 1 for request in self._decoding)
 
     # Plans.
 
@@ -144,28 +145,56 @@ class Scheduler:
                 break
             if request.status == "waiting" and not self._admit(request, left):
                 break
-            start, end = request.num_computed, self._piece_end(request, left)
+            start, end = request.next_position, self._piece_end(request, left)
             if end > start and self._grow(request, end):
-                pieces.append(PrefillPiece(request, start, end - start))
+                pieces.append(PrefillPiece(request, start, end - start, request.num_preemptions))
                 left -= end - start
+        for row, piece in enumerate(pieces):
+            self._prefill_is_under_way(row, piece)
         return PrefillPlan(tuple(pieces)) if pieces else None
+
+    def _prefill_is_under_way(self, row: int, piece: PrefillPiece) -> None:
+        request = piece.request
+        request.num_planned += piece.length
+        if piece.finishes:
+            self._prefilling.remove(request)
+            self._decoding.append(request)
+            request.num_drawn, request.source = 1, DRAWN + row
 
     def _plan_decode(self) -> DecodePlan | None:
         """Those with a guide and those without take turns: a guide must see each token before the next is drawn."""
-        guided = self._takes_turn_guided()
+        ready = [request for request in self._by_age(self._decoding) if self._can_go_on(request)]
+        guided = self._takes_turn_guided(ready)
         steps = 1 if guided else self.decode_steps
-        requests, budgets = [], []
-        for request in self._by_age(r for r in self._decoding if (r.guide is not None) == guided):
+        rows: list[tuple[Request, int]] = []
+        for request in ready:
             budget = min(steps, request.remaining(self.max_model_len))
-            if request.status == "running" and self._grow(request, request.num_computed + budget):
-                requests.append(request)
-                budgets.append(budget)
+            if (request.guide is not None) != guided or request.status != "running":
+                continue
+            if self._grow(request, request.next_position + budget):
+                rows.append((request, budget))
+        if not rows:
+            return None
         self._guided_last = guided
-        return DecodePlan(tuple(requests), steps, tuple(budgets)) if requests else None
+        return self._decode_is_under_way(rows, steps)
 
-    def _takes_turn_guided(self) -> bool:
-        with_guide = sum(request.guide is not None for request in self._decoding)
-        return with_guide == len(self._decoding) or (with_guide > 0 and not self._guided_last)
+    def _can_go_on(self, request: Request) -> bool:
+        if request.num_planned and request.needs_its_tokens:
+            return False
+        return request.remaining(self.max_model_len) > 0
+
+    def _takes_turn_guided(self, ready: Sequence[Request]) -> bool:
+        with_guide = sum(request.guide is not None for request in ready)
+        return with_guide == len(ready) or (with_guide > 0 and not self._guided_last)
+
+    def _decode_is_under_way(self, rows: list[tuple[Request, int]], steps: int) -> DecodePlan:
+        requests, budgets = zip(*rows, strict=True)
+        sources = tuple(request.source if request.num_planned else -1 for request in requests)
+        for row, (request, budget) in enumerate(rows):
+            request.num_planned += budget
+            request.num_drawn += budget
+            request.source = row
+        return DecodePlan(requests, steps, budgets, sources, tuple(request.num_preemptions for request in requests))
 
     def _prefill_candidates(self) -> Iterator[Request]:
         """Those whose prompt is under way, oldest first, then the waiting while the batch has room."""
@@ -177,7 +206,7 @@ class Scheduler:
 
     def _piece_end(self, request: Request, left: int) -> int:
         """Where a piece of at most `left` tokens ends without cutting a span."""
-        end = min(request.num_tokens, request.num_computed + left)
+        end = min(request.num_tokens, request.next_position + left)
         span = span_over(request.spans, end)
         return span[0] if span else end
 
@@ -204,7 +233,7 @@ class Scheduler:
     def _pages_promised(self, request: Request) -> int:
         """Pages a running request will ask for soon: newcomers that took them would only have to give way again."""
         return self.pages.pages_short(
-            request, request.num_tokens + min(self.decode_steps, request.remaining(self.max_model_len))
+            request, request.num_tokens + request.num_drawn + min(self.decode_steps, request.remaining(self.max_model_len))
         )
 
     def _grow(self, request: Request, end: int) -> bool:
@@ -217,7 +246,9 @@ class Scheduler:
         return True
 
     def _preempt(self, request: Request) -> None:
+        """What is under way for it is drawn again later, with the same result."""
         self._leave_queues(request)
+        request.num_planned = request.num_drawn = 0
         self.pages.release(request)
         request.status = "waiting"
         request.num_preemptions += 1
@@ -227,20 +258,21 @@ class Scheduler:
     # Results.
 
     def complete_prefill(self, plan: PrefillPlan, result: PrefillResult) -> list[Update]:
-        """Requests aborted meanwhile are passed over."""
+        """Results come in the order of the plans, at most one of which may be planned ahead. Requests that were aborted
+        or gave way meanwhile are passed over."""
         updates = []
         for piece in plan.pieces:
             request = piece.request
-            if request.status != "running":
+            if request.status != "running" or request.num_preemptions != piece.epoch:
                 continue
+            request.num_planned -= piece.length
             finishes = piece.finishes
             if piece.start == 0 and request.is_scored:
                 request.prompt_logprobs = [None]
             request.prompt_logprobs += result.prompt_logprobs.get(request.id, [])
             self.pages.advance(request, piece.length)
             if finishes:
-                self._prefilling.remove(request)
-                self._decoding.append(request)
+                request.num_drawn -= 1
                 drawn, logprobs = [result.tokens[request.id]], result.logprobs.get(request.id, [])
                 scored = request.prompt_logprobs if request.is_scored else None
                 updates.append(self._take(request, drawn, logprobs, scored))
@@ -249,9 +281,12 @@ class Scheduler:
     def complete_decode(self, plan: DecodePlan, result: DecodeResult) -> list[Update]:
         """As `complete_prefill`."""
         updates = []
-        for request, drawn, logprobs in zip(plan.requests, result.tokens, result.logprobs, strict=True):
-            if request.status != "running":
+        of_rows = zip(plan.requests, plan.budgets, plan.epochs, result.tokens, result.logprobs, strict=True)
+        for request, budget, epoch, drawn, logprobs in of_rows:
+            if request.status != "running" or request.num_preemptions != epoch:
                 continue
+            request.num_planned -= budget
+            request.num_drawn -= budget
             update = self._take(request, drawn, logprobs)
             if update.token_ids:
                 updates.append(update)
@@ -324,7 +359,7 @@ class Scheduler:
             )
 
     def _check_sliding_pool(self) -> None:
-        most = max(self.max_prefill_tokens, self.decode_steps)
+        most = 2 * max(self.max_prefill_tokens, self.decode_steps)  # of two launches, one of them under way
         need = min(self.pages.most_sliding_pages(most), self.pages.pages_for(self.max_model_len))
         if self.pages.sliding.capacity < need:
             raise ValueError(

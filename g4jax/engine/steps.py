@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from g4jax.cache.paged import PagedDecode, PagedPrefill, Pages
 from g4jax.engine.batch import Shapes, decode_fields, prefill_fields, score_fields
@@ -102,41 +102,49 @@ class Step:
         pages: Pages,
         packed: Int[Array, " P"],
         inputs: DrawInputs,
+        before: Int[Array, " M"],
+        drawn_before: Int[Array, " Q"],
         *,
         rows: int,
         variant: Variant,
-    ) -> tuple[tuple[Int[Array, "N B"], Report], Pages]:
+    ) -> tuple[tuple[Int[Array, "N B"], Report, Int[Array, " M"]], Pages]:
         """`shapes.decode_steps` tokens of every row (one where guides have a say), -1 after a row's stop id or budget.
 
-        The report holds the log probabilities of each step and row.
+        `before` and `drawn_before` hold the last tokens of the decode and the prefill launch before, which a row may
+        go on from although the host does not know them yet. Returns with the tokens a report of each step and row, and
+        the last token of each row (-1 where a stop id ended it) for the next launch.
         """
         fields = unpack(decode_fields(rows, self.shapes.table_width), packed)
+        first = _first_tokens(fields, jnp.concatenate([before, drawn_before]))
         model = self.merge(leaves)
         draw = Drawing(variant, rows, self.shapes.history, self.vocab_size, self.suppressed, inputs)
 
         def one_step(step, carry):
-            pages, tokens, positions, budgets, counts, out, reports = carry
+            pages, tokens, positions, budgets, ended, counts, out, reports = carry
             alive = budgets > 0
             logits, pages = self._one_token(model, pages, fields, tokens, jnp.where(alive, positions, -1))
             drawn, report, counts = draw(logits, counts, step)
             reports = jax.tree.map(lambda all, new: lax.dynamic_update_index_in_dim(all, new, step, 0), reports, report)
             out = lax.dynamic_update_index_in_dim(out, jnp.where(alive, drawn, -1), step, 0)
-            stopped = jnp.any(drawn[:, None] == fields["stop_ids"], axis=1)
-            budgets = jnp.where(stopped, 0, budgets - 1)
-            return pages, jnp.where(alive, drawn, tokens), positions + 1, budgets, counts, out, reports
+            tokens = jnp.where(alive, drawn, tokens)
+            ended |= alive & _is_stop(drawn, fields)
+            budgets = jnp.where(ended, 0, budgets - 1)
+            return pages, tokens, positions + 1, budgets, ended, counts, out, reports
 
         steps = 1 if variant == "guided" else self.shapes.decode_steps
         carry = (
             dict(pages),
-            fields["tokens"],
+            jnp.maximum(first, 0),
             fields["positions"],
-            fields["budgets"],
+            jnp.where(first < 0, 0, fields["budgets"]),
+            first < 0,
             draw.counts(),
             jnp.full((steps, rows), -1, jnp.int32),
             jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), draw.no_report(rows)),
         )
-        pages, *_, out, reports = lax.fori_loop(0, steps, one_step, carry)
-        return (out, reports), pages
+        pages, tokens, _, _, ended, _, out, reports = lax.fori_loop(0, steps, one_step, carry)
+        last = jnp.where(ended, -1, tokens)
+        return (out, reports, jnp.pad(last, (0, before.shape[0] - rows), constant_values=-1)), pages
 
     def draw(
         self,
@@ -161,3 +169,15 @@ class Step:
         )
         logits = model.logits(model(tokens, keys))
         return logits, keys.pages
+
+
+def _first_tokens(fields: dict[str, Array], before: Int[Array, " S"]) -> Int[Array, " B"]:
+    """What each row goes on from: a token that the host sent or one left on the device; -1 where it had ended."""
+    sources = fields["sources"]
+    left = before[jnp.maximum(sources, 0)]
+    left = jnp.where(_is_stop(left, fields), -1, left)
+    return jnp.where(sources < 0, fields["tokens"], left)
+
+
+def _is_stop(tokens: Int[Array, " B"], fields: dict[str, Array]) -> Bool[Array, " B"]:
+    return jnp.any(tokens[:, None] == fields["stop_ids"], axis=1)

@@ -2,7 +2,7 @@
 
 import zlib
 
-from g4jax.engine.plan import DecodePlan, DecodeResult, PrefillPlan, PrefillResult
+from g4jax.engine.plan import DRAWN, DecodePlan, DecodeResult, PrefillPlan, PrefillResult
 from g4jax.engine.request import Request, TokenLogprobs
 from g4jax.engine.scheduler import Scheduler
 
@@ -35,13 +35,15 @@ class FakeDevice:
         self.page_size, self.window = scheduler.pages.page_size, scheduler.pages.window
         self.sliding: dict[tuple[int, int], Entry] = {}
         self.full: dict[tuple[int, int], Entry] = {}
+        self.left: dict[int, list[int]] = {}
+        """By source: all tokens of a row of the last launch of each kind, those that the host does not know too."""
 
     def prefill(self, plan: PrefillPlan) -> PrefillResult:
         assert 0 < plan.num_tokens <= self.scheduler.max_prefill_tokens
         assert 0 < len(plan.pieces) <= self.scheduler.max_prefill_rows
         assert len({piece.request.id for piece in plan.pieces}) == len(plan.pieces)
         for piece in plan.pieces:
-            assert piece.start == piece.request.num_computed and piece.length > 0
+            assert piece.length > 0 and piece.end == piece.request.next_position
             for start, end in piece.request.spans:
                 assert not start < piece.start < end and not start < piece.end < end, "an image is cut"
             for position in range(piece.start, piece.end):
@@ -50,6 +52,9 @@ class FakeDevice:
             for position in range(piece.start, piece.end):
                 self._attend(piece.request, piece.request.tokens, position)
         tokens = {piece.request.id: next_token(piece.request.tokens) for piece in plan.pieces if piece.finishes}
+        for row, piece in enumerate(plan.pieces):
+            if piece.finishes:
+                self.left[DRAWN + row] = [*piece.request.tokens, tokens[piece.request.id]]
         return PrefillResult(tokens, prompt_logprobs=self._scores(plan) if plan.scored else {})
 
     def _scores(self, plan: PrefillPlan) -> dict[str, list[TokenLogprobs]]:
@@ -61,31 +66,29 @@ class FakeDevice:
 
     def decode(self, plan: DecodePlan) -> DecodeResult:
         [guided] = {request.guide is not None for request in plan.requests}
-        assert (
-            plan.steps == (1 if guided else self.scheduler.decode_steps)
-            and 0 < len(plan.requests) <= self.scheduler.max_batch
-        )
-        tokens = [list(request.tokens) for request in plan.requests]
+        assert plan.steps == (1 if guided else self.scheduler.decode_steps)
+        assert 0 < len(plan.requests) <= self.scheduler.max_batch
+        of_rows = zip(plan.requests, plan.sources, strict=True)
+        tokens = [list(request.tokens if source < 0 else self.left[source]) for request, source in of_rows]
         drawn: list[list[int]] = [[] for _ in plan.requests]
         for step in range(plan.steps):
             for row, request in enumerate(plan.requests):
-                drawn[row].append(self._step(request, tokens[row], plan.budgets[row] - step, drawn[row]))
+                left = plan.budgets[row] - step
+                drawn[row].append(self._step(request, tokens[row], left) if left > 0 else -1)
+        self.left = {source: left for source, left in self.left.items() if source >= DRAWN} | dict(enumerate(tokens))
         return DecodeResult(drawn, [[] for _ in drawn])
 
-    def _step(self, request: Request, tokens: list[int], budget: int, drawn: list[int]) -> int:
-        """One token of one row; -1 when its budget is spent or it has ended."""
-        if budget <= 0 or (drawn and drawn[-1] == -1) or self._ended(request, drawn):
+    def _step(self, request: Request, tokens: list[int], left: int) -> int:
+        """One token of one row that may draw `left` more in this launch; -1 when it has ended."""
+        output = len(tokens) - len(request.prompt_ids)
+        if tokens[-1] in request.stop_ids and output >= max(1, request.params.min_tokens):
             return -1
-        assert len(request.output_ids) > 0 and request.num_computed == request.num_tokens - 1
         position = len(tokens) - 1
+        assert output > 0 and position == request.next_position - left
         self._write(request, tokens, position)
         self._attend(request, tokens, position)
         tokens.append(next_token(tokens))
         return tokens[-1]
-
-    def _ended(self, request: Request, drawn: list[int]) -> bool:
-        enough = len(request.output_ids) + len(drawn) >= request.params.min_tokens
-        return bool(drawn) and drawn[-1] in request.stop_ids and enough
 
     def _entry(self, request: Request, tokens: list[int], position: int) -> Entry:
         """The K/V of a token depend on all before it, and inside an image on all of the image."""

@@ -24,18 +24,30 @@ def make_request(name: str, prompt: list[int], spans=(), salt=b"", **params) -> 
     return Request(name, prompt, SamplingParams(**params), frozenset({END}), spans, salt)
 
 
-def run_step(scheduler: Scheduler, device: FakeDevice, *, meanwhile=lambda: None) -> list[Update] | None:
-    """Plan, run, complete; `meanwhile` happens while the device is busy. None when there was nothing to do."""
+Launch = tuple[PrefillPlan, PrefillResult] | tuple[DecodePlan, DecodeResult]
+
+
+def launch(scheduler: Scheduler, device: FakeDevice) -> Launch | None:
+    """Plan and run; None when there is nothing to do."""
     plan = scheduler.plan()
     if plan is None:
         return None
-    if isinstance(plan, PrefillPlan):
-        drawn = device.prefill(plan)
-        meanwhile()
-        return scheduler.complete_prefill(plan, drawn)
-    drawn = device.decode(plan)
+    return (plan, device.prefill(plan)) if isinstance(plan, PrefillPlan) else (plan, device.decode(plan))
+
+
+def complete(scheduler: Scheduler, launched: Launch) -> list[Update]:
+    plan, result = launched
+    complete_kind = scheduler.complete_prefill if isinstance(plan, PrefillPlan) else scheduler.complete_decode
+    return complete_kind(plan, result)
+
+
+def run_step(scheduler: Scheduler, device: FakeDevice, *, meanwhile=lambda: None) -> list[Update] | None:
+    """Plan, run, complete; `meanwhile` happens while the device is busy. None when there was nothing to do."""
+    launched = launch(scheduler, device)
+    if launched is None:
+        return None
     meanwhile()
-    return scheduler.complete_decode(plan, drawn)
+    return complete(scheduler, launched)
 
 
 def run_to_end(scheduler: Scheduler, device: FakeDevice) -> list[Update]:
@@ -74,7 +86,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         full=st.integers(4, 30),
     )
     def start(self, page_size, window, tokens, steps, spare, full):
-        least = -(-(window - 1 + max(tokens, steps)) // page_size) + 2
+        least = -(-(window - 1 + 2 * max(tokens, steps)) // page_size) + 2
         self.scheduler = make_scheduler(
             sliding_pages=least + spare,
             full_pages=full,
@@ -87,6 +99,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.requests: dict[str, Request] = {}
         self.given: dict[str, list[int]] = {}
         self.ended: dict[str, str] = {}
+        self.under_way: Launch | None = None
 
     @rule(
         data=st.data(), most=st.integers(1, 20) | st.none(), least=st.integers(0, 4), salt=st.sampled_from([b"", b"s"])
@@ -108,13 +121,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.ended[name] = "abort"
 
     @precondition(lambda self: self.scheduler.has_work)
-    @rule(data=st.data(), aborts=st.sampled_from([False, False, False, True]))
-    def step(self, data, aborts):
-        updates = run_step(
-            self.scheduler, self.device, meanwhile=(lambda: self.abort(data)) if aborts else lambda: None
-        )
-        assert updates is not None, "there is work but no plan"
-        self.take(updates)
+    @rule(data=st.data(), aborts=st.sampled_from([False, False, False, True]), ahead=st.booleans())
+    def step(self, data, aborts, ahead):
+        """Launches, and completes the launch before; the new one too unless the next is to be planned `ahead` of it."""
+        launched, before = launch(self.scheduler, self.device), self.under_way
+        assert launched or before, "there is work but no plan"
+        if aborts:
+            self.abort(data)
+        self.under_way = None
+        if before:
+            self.take(complete(self.scheduler, before))
+        if launched and ahead:
+            self.under_way = launched
+        elif launched:
+            self.take(complete(self.scheduler, launched))
 
     def take(self, updates: list[Update]):
         for update in updates:
@@ -131,6 +151,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self):
         if not hasattr(self, "scheduler"):
             return
+        if self.under_way:
+            self.take(complete(self.scheduler, self.under_way))
         self.take(run_to_end(self.scheduler, self.device))
         stats = self.scheduler.stats()
         assert (stats.running, stats.waiting, stats.sliding_pages_used, stats.full_pages_used) == (0, 0, 0, 0)
@@ -191,7 +213,7 @@ def test_a_repeated_prompt_still_computes_its_last_token():
 
 
 def test_sliding_pages_are_bounded_by_the_window():
-    scheduler = make_scheduler(max_model_len=200, full_pages=60, sliding_pages=6)
+    scheduler = make_scheduler(max_model_len=200, full_pages=60, sliding_pages=8)
     device = FakeDevice(scheduler)
     scheduler.add(make_request("a", COMMON, max_tokens=100, min_tokens=100))
     run_to_end(scheduler, device)
@@ -240,8 +262,8 @@ def test_the_context_is_no_longer_than_the_pool():
 
 
 def test_a_sliding_pool_too_small_for_one_step_is_refused():
-    with pytest.raises(ValueError, match="sliding_pages: 5 pages are too few .* give at least 6"):
-        make_scheduler(sliding_pages=5)
+    with pytest.raises(ValueError, match="sliding_pages: 7 pages are too few .* give at least 8"):
+        make_scheduler(sliding_pages=7)
 
 
 def test_a_stop_id_beyond_those_the_device_knows_ends_the_request_on_the_host():
