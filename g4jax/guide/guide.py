@@ -6,67 +6,69 @@ import numpy as np
 from llguidance import LLMatcher
 from llguidance.numpy import fill_next_token_bitmask
 
-from g4jax.guide.messages import short
+from g4jax.guide.errors import short
 from g4jax.guide.spec import GuideSpec
-from g4jax.guide.vocabulary import Vocabulary, allows, mask_of
+from g4jax.guide.vocabulary import Vocabulary, allow, allows
 
 
 class Guide:
     """The state of one request. `fill` says what may come, `accept` takes what came, by turns.
 
-    `error` is set at a dead end: nothing may follow, or a token came that was not allowed. It may be set by `fill` and
-    by `accept`, and stays.
+    `error` is set by either at a dead end: nothing may follow, or a token came that was not allowed. It stays.
 
-    Where the grammar is complete the model's stop ids are allowed, and nothing else unless it can also go on.
+    Where the grammar is complete the model's stop ids are allowed, and nothing else unless the grammar can go on.
+    `matcher` stands at the start of the grammar and is this guide's own; None where the answer is free.
     """
 
-    def __init__(
-        self,
-        spec: GuideSpec,
-        matcher: LLMatcher | None,
-        vocabulary: Vocabulary,
-        channel: tuple[int | None, int | None],
-    ):
-        """matcher: at the start of the grammar, of this guide alone. channel: the ids that open and close a thought."""
+    def __init__(self, spec: GuideSpec, matcher: LLMatcher | None, vocabulary: Vocabulary):
         self.error: str | None = None
         self._matcher = matcher
         self._vocabulary = vocabulary
-        self._open, self._close = channel
+        self._opener = vocabulary.channel_open
+        self._closer = vocabulary.channel_close
         self._thinks = spec.in_thought
-        self._may_open = spec.may_think and not spec.in_thought
+        # A free answer may think whenever it likes, and all of its thoughts share the budget.
+        self._may_open = matcher is None or (spec.may_think and not spec.in_thought)
         self._budget = math.inf if spec.thinking_budget is None else spec.thinking_budget
 
     def fill(self, row: np.ndarray) -> None:
-        """Writes which tokens may come: uint32 [ceil(V / 32)], bit i % 32 of word i // 32; all zero at a dead end."""
-        row[:] = 0
+        """Writes what may come: uint32 [ceil(V / 32)], bit i % 32 of word i // 32; all zero at a dead end."""
+        if self.error is None:
+            self._fill(row)
         if self.error is not None:
-            return
-        if self._thinks:
-            self._fill_thought(row)
-        elif self._matcher is None:
-            row[:] = 0xFFFFFFFF
-            self._clear_tail(row)
-        else:
-            self._fill_grammar(row, self._matcher)
-            if self._may_open and self._open is not None:
-                row |= mask_of([self._open], row.size)
+            row[:] = 0
 
     def accept(self, token_id: int) -> None:
         """Takes the token that was drawn."""
         if self.error is not None:
             return
         if self._thinks:
-            self._accept_thought(token_id)
-        elif token_id == self._open and (self._may_open or self._matcher is None):
-            self._thinks, self._may_open = True, False
-        else:
+            self._accept_in_thought(token_id)
+        elif token_id == self._opener and self._may_open:
+            self._thinks, self._may_open = True, self._matcher is None
+        elif self._matcher is not None:
             self._may_open = False
-            if self._matcher is not None and not self._matcher.consume_token(token_id):
-                self.error = f"token {token_id} is not what the grammar allows: {short(self._matcher.get_error())}"
+            if not self._matcher.consume_token(token_id):
+                self.error = f"token {token_id} does not fit the grammar: {short(self._matcher.get_error())}"
 
-    def _fill_thought(self, row: np.ndarray) -> None:
-        """All text until the budget is spent, and the end of the thought."""
-        if self._budget > 0:
-            row[:] = self._vocabulary.ordinary
-        if self._close is not None:
-            row |= mask_of([self._close], row.size)
+    def _fill(self, row: np.ndarray) -> None:
+        if self._thinks:
+            row[:] = self._vocabulary.text if self._budget > 0 else 0
+            if self._closer is not None:
+                allow(row, self._closer)
+        elif self._matcher is None:
+            row[:] = self._vocabulary.anything
+        else:
+            fill_next_token_bitmask(self._matcher, row.view(np.int32)[None])
+            if self._may_open and self._opener is not None:
+                allow(row, self._opener)
+            if self._matcher.is_error():
+                self.error = f"nothing can follow in the grammar: {short(self._matcher.get_error())}"
+
+    def _accept_in_thought(self, token_id: int) -> None:
+        if token_id == self._closer:
+            self._thinks = False
+        elif self._budget > 0 and allows(self._vocabulary.text, token_id):
+            self._budget -= 1
+        else:
+            self.error = f"token {token_id} cannot stand in a thought"
