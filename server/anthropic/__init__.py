@@ -1,0 +1,1 @@
+"""Anthropic's Messages API as a chat: its requests, answers and errors."""
