@@ -65,11 +65,54 @@ class Message(msgspec.Struct):
     refusal: None = None
 
 
+class TopLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(msgspec.Struct):
+    """`token` is what the token spells; `bytes` are those it adds to the text, null for a control token."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(msgspec.Struct):
+    """One entry for each token of the answer: thoughts, calls and the token that ends it included."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class TextLogprobs(msgspec.Struct):
+    """Four lists of one length. `text_offset`: where in the choice's text each token begins, in characters."""
+
+    text_offset: list[int]
+    token_logprobs: list[float | None]
+    tokens: list[str]
+    top_logprobs: list[dict[str, float] | None]
+
+
+class PromptLogprob(msgspec.Struct):
+    """`rank` counts from 1; it is left out for a token that is not among the likeliest."""
+
+    logprob: float
+    decoded_token: str
+    rank: int | UnsetType = UNSET
+
+
+PromptLogprobs = list[dict[int, PromptLogprob] | None]
+"""For each token of the prompt, by id, itself and the likeliest in its place; the first has none."""
+
+
 class ChunkChoice(msgspec.Struct):
     index: int
     delta: Delta
     finish_reason: StopReason | None = None
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     matched_stop: int | str | None | UnsetType = UNSET
 
 
@@ -80,15 +123,16 @@ class ChatChoice(msgspec.Struct):
     message: Message
     finish_reason: StopReason | None
     matched_stop: int | str | None
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class TextChoice(msgspec.Struct):
     index: int
     text: str
     finish_reason: StopReason | None = None
-    logprobs: None = None
+    logprobs: TextLogprobs | None = None
     matched_stop: int | str | None | UnsetType = UNSET
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class ChatChunk(msgspec.Struct, tag_field="object", tag="chat.completion.chunk"):
@@ -107,6 +151,7 @@ class ChatCompletion(msgspec.Struct, tag_field="object", tag="chat.completion"):
     usage: Usage
     service_tier: None = None
     system_fingerprint: None = None
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class TextCompletion(msgspec.Struct, tag_field="object", tag="text_completion"):

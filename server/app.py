@@ -3,62 +3,86 @@
 import contextlib
 import hmac
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import cast
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import errors
+from server import errors, openapi
+from server.anthropic import errors as anthropic_errors
 from server.chat_format import ChatFormat
 from server.engine_client import EngineClient
-from server.errors import ErrorBody, encode_error
+from server.errors import ApiError
+from server.metrics import Metrics
 from server.model import ModelInfo
 from server.routes import chat as chat_routes
-from server.routes import completions, health, models
+from server.routes import completions, control, health, info, messages, metrics, models, responses, tokenize
 from server.serving import Serving
 
+Refuse = Callable[[Request, Exception], Awaitable[Response]]
 
-def create_app(client: EngineClient, chat: ChatFormat, model: ModelInfo, *, api_key: str | None = None) -> FastAPI:
-    """The application over an engine. The client is started with the application and closed by whoever made it."""
+OPEN_PATHS = {"/health", "/metrics", "/version", "/docs", "/openapi.json"}
+"""What needs no API key: it tells nothing of the requests, and monitors and browsers cannot send one."""
+
+
+def create_app(
+    client: EngineClient,
+    chat: ChatFormat,
+    model: ModelInfo,
+    *,
+    api_key: str | None = None,
+    max_queued: int | None = None,
+) -> FastAPI:
+    """The application over an engine. The client is started with the application and closed by whoever made it.
+
+    max_queued: how many requests may wait for a place in the engine's batch; None: as many as come.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         client.start()
         yield
 
-    app = FastAPI(title="g4jax", lifespan=lifespan)
-    serving = Serving(client, chat, model)
-    for family in (chat_routes, completions, models, health):
-        app.include_router(family.routes(serving))
+    app = FastAPI(title="g4jax", version=version("g4jax"), lifespan=lifespan, redoc_url=None)
+    serving = Serving(client, chat, model, Metrics(model.names[0], lambda: client.stats), max_queued)
+    for family in (chat_routes, completions, responses, messages, tokenize, models, info, control, health, metrics):
+        app.include_router(family.routes(serving), responses=openapi.errors())
+    openapi.install(app)
     errors.install(app)
+    anthropic_errors.install(app)
     if api_key is not None:
-        app.add_middleware(ApiKey, key=api_key)
+        app.add_middleware(ApiKey, key=api_key, refuse=cast(Refuse, app.exception_handlers[ApiError]))
     app.add_middleware(RequestId)
     return app
 
 
 class ApiKey:
-    """401 for requests under /v1 without the key."""
+    """401 for requests without the key, but for OPEN_PATHS. The key comes as a bearer token, or as x-api-key."""
 
-    def __init__(self, app: ASGIApp, key: str):
+    def __init__(self, app: ASGIApp, key: str, refuse: Refuse):
         self._app = app
-        self._expected = f"Bearer {key}".encode()
+        self._key = key.encode()
+        self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1") or self._allowed(scope):
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._allowed(scope):
             return await self._app(scope, receive, send)
-        body = encode_error(ErrorBody("wrong or missing API key", "invalid_request_error", code="invalid_api_key"))
-        headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
-        await send({"type": "http.response.start", "status": 401, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        error = ApiError(HTTPStatus.UNAUTHORIZED, "wrong or missing API key", code="invalid_api_key")
+        answer = await self._refuse(Request(scope), error)
+        await answer(scope, receive, send)
 
     def _allowed(self, scope: Scope) -> bool:
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(given, self._expected)
+        headers = dict(scope["headers"])
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        given = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        return hmac.compare_digest(given, self._key)
 
 
 class RequestId:
-    """Answers with the client's x-request-id, or with a new one."""
+    """Answers with the client's x-request-id, or with a new one, under OpenAI's name and Anthropic's."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -71,7 +95,7 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id), (b"request-id", request_id)]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

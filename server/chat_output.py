@@ -1,6 +1,6 @@
 """One choice of a chat: token ids in, deltas out. Streamed or not, an answer comes through here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,8 +8,9 @@ from g4jax.chat.detokenize import StopStrings
 from g4jax.chat.events import Content, Event, Reasoning, ToolCallArguments, ToolCallEnd, ToolCallStart
 from g4jax.chat.output import OutputParser
 from g4jax.chat.tokenizer import Tokenizer
-from server.answers import Delta, Function, StopReason, ToolCall
-from server.messages import Update
+from server.answers import ChatLogprobs, Delta, Function, StopReason, ToolCall
+from server.logprobs import ChatEntries, TokenNames
+from server.messages import TokenLogprobs, Update
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Wishes:
 
     stops: texts that end the content; thoughts and the arguments of calls are not searched. min_tokens: no stop text
     counts before. hide_reasoning: drop the thought. join_reasoning: put it into the content. one_call: the
-    parser ends after the first call.
+    parser ends after the first call. logprobs: those of each token are told, and of so many of the likeliest.
+    tokens_as_ids: they name tokens by id.
     """
 
     stops: Sequence[str] = ()
@@ -26,6 +28,8 @@ class Wishes:
     hide_reasoning: bool = False
     join_reasoning: bool = False
     one_call: bool = False
+    logprobs: int | None = None
+    tokens_as_ids: bool = False
 
 
 class ChatOutput:
@@ -37,6 +41,7 @@ class ChatOutput:
       finish_reason: None until the end, which may come before that of the engine.
       matched_stop: the stop text, or the token id, that ended it.
       finished_calls: the indices of the calls that are whole.
+      prompt_logprobs: those of the prompt's tokens, if the engine was asked for them.
     """
 
     def __init__(self, tokenizer: Tokenizer, parser: OutputParser, prompt_ids: Sequence[int], wishes: Wishes):
@@ -46,27 +51,42 @@ class ChatOutput:
         self.finish_reason: StopReason | None = None
         self.matched_stop: int | str | None = None
         self.finished_calls: set[int] = set()
+        self.prompt_logprobs: list[TokenLogprobs | None] | None = None
         self._tokenizer = tokenizer
         self._parser = parser
         self._wishes = wishes
         self._stops = StopStrings(wishes.stops)
         self._one_by_one = bool(wishes.stops) or wishes.one_call
-        self._in_thought = _ends_in_thought(tokenizer, prompt_ids)
+        self._in_thought = ends_in_thought(tokenizer, prompt_ids)
+        names = TokenNames(tokenizer, as_ids=wishes.tokens_as_ids)
+        self._entries = None if wishes.logprobs is None else ChatEntries(names, wishes.logprobs)
 
     def feed(self, update: Update) -> list[Delta]:
         """The deltas that an update adds, one kind of thing each; none of them is empty."""
         self.cached_tokens = update.cached_tokens
+        self.prompt_logprobs = update.prompt_logprobs or self.prompt_logprobs
         deltas: list[Delta] = []
-        # Token by token where the end may be ours, so that the count is exact.
-        for ids in ([i] for i in update.token_ids) if self._one_by_one else [update.token_ids]:
+        for ids, logprobs in self._steps(update):
             if self.finish_reason is None:
-                self._count(ids)
+                self._count(ids, logprobs)
                 self._take(self._parser.feed(self._readable(ids, update)), deltas)
                 if self._parser.wants_stop:
                     self.finish_reason = "tool_calls"
         if self.finish_reason is None and update.finish_reason is not None:
             self._end(update, deltas)
         return deltas
+
+    def take_logprobs(self) -> ChatLogprobs | None:
+        """The entries of the tokens since the last call; those of a hidden thought are left out."""
+        return None if self._entries is None else self._entries.take()
+
+    def _steps(self, update: Update) -> Iterator[tuple[list[int], list[TokenLogprobs]]]:
+        """Token by token where the end may be ours, so that the count is exact."""
+        if not self._one_by_one:
+            yield update.token_ids, update.logprobs
+            return
+        for at, token in enumerate(update.token_ids):
+            yield [token], update.logprobs[at : at + 1]
 
     def _end(self, update: Update, deltas: list[Delta]) -> None:
         self._take(self._parser.finish(), deltas)
@@ -76,16 +96,25 @@ class ChatOutput:
             self.finish_reason = cast(StopReason, reason)
             self.matched_stop = update.stop_id
 
-    def _count(self, ids: list[int]) -> None:
-        control = self._tokenizer.control
+    def _count(self, ids: list[int], logprobs: list[TokenLogprobs]) -> None:
         self.num_tokens += len(ids)
-        for token in ids:
-            if token == control.channel_open:
-                self._in_thought = True
-            elif token in (control.channel_close, control.call_open):
-                self._in_thought = False
-            else:
-                self.reasoning_tokens += self._in_thought and token not in self._tokenizer.stop_ids
+        for at, token in enumerate(ids):
+            is_thought = self._is_thought(token)
+            if self._entries is not None and not (is_thought and self._wishes.hide_reasoning):
+                self._entries.add(token, logprobs[at])
+
+    def _is_thought(self, token: int) -> bool:
+        """Follows and counts the thoughts; the tokens at both ends of one belong to it, but do not count."""
+        control = self._tokenizer.control
+        was_in_thought = self._in_thought
+        if token == control.channel_open:
+            self._in_thought = True
+        elif token in (control.channel_close, control.call_open):
+            self._in_thought = False
+            return was_in_thought and token == control.channel_close
+        else:
+            self.reasoning_tokens += self._in_thought and token not in self._tokenizer.stop_ids
+        return self._in_thought
 
     def _readable(self, ids: list[int], update: Update) -> list[int]:
         """Without the stop token, if it is one of the client's: an ordinary token that is not part of the answer."""
@@ -102,6 +131,7 @@ class ChatOutput:
                 case Reasoning(text):
                     _extend(deltas, self._reasoning(text))
                 case ToolCallStart(index, call_id, name):
+                    _extend(deltas, Delta(content=self._stops.flush()))  # No stop text goes on behind a call.
                     deltas.append(Delta(tool_calls=[ToolCall(Function("", name), index, call_id, "function")]))
                 case ToolCallArguments(index, text):
                     _extend(deltas, Delta(tool_calls=[ToolCall(Function(text), index)]))
@@ -124,7 +154,8 @@ class ChatOutput:
         return Delta(reasoning_content=text, reasoning=text)
 
 
-def _ends_in_thought(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> bool:
+def ends_in_thought(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> bool:
+    """The prompt ends within an open channel."""
     last = next((i for i in reversed(prompt_ids) if i in tokenizer.control_ids), None)
     return last is not None and last == tokenizer.control.channel_open
 

@@ -39,6 +39,7 @@ class ServerOptions:
     host: str
     port: int
     api_key: str | None
+    max_queued_requests: int | None
     parse_reasoning: bool
     parse_tools: bool
     log_level: str
@@ -72,7 +73,8 @@ def flag_parser() -> argparse.ArgumentParser:
     http = parser.add_argument_group("http")
     http.add_argument("--host", default="127.0.0.1")
     http.add_argument("--port", type=int, default=30000)
-    http.add_argument("--api-key", help="clients must send it as a bearer token")
+    http.add_argument("--api-key", help="clients must send it, as a bearer token or as x-api-key")
+    http.add_argument("--max-queued-requests", type=int, help="how many may wait before more are refused with 503")
     http.add_argument(
         "--reasoning-parser", default="gemma4", choices=["gemma4", "none"], help="none: thoughts are content"
     )
@@ -91,6 +93,8 @@ def parse_options(argv: Sequence[str] | None = None) -> ServerOptions:
     args = flag_parser().parse_args(argv)
     if not 0 <= args.port <= 65535:
         raise InvalidOption("port", f"must be from 0 to 65535, got {args.port}")
+    if args.max_queued_requests is not None and args.max_queued_requests < 0:
+        raise InvalidOption("max_queued_requests", f"must not be negative, got {args.max_queued_requests}")
     folder = find_checkpoint(args.model, with_weights=args.load_format != "dummy")
     given = {name: getattr(args, name) for name in ("max_batch", "max_model_len", "mem_fraction", "max_prefill_tokens")}
     engine = EngineOptions(
@@ -106,6 +110,7 @@ def parse_options(argv: Sequence[str] | None = None) -> ServerOptions:
         host=args.host,
         port=args.port,
         api_key=args.api_key,
+        max_queued_requests=args.max_queued_requests,
         parse_reasoning=args.reasoning_parser != "none",
         parse_tools=args.tool_call_parser != "none",
         log_level=args.log_level,
@@ -129,7 +134,8 @@ def main(argv: Sequence[str] | None = None, build: Builder = build_engine) -> in
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     client = EngineClient.spawn(options.engine, build, options.log_level)
     try:
-        return _serve(create_app(client, chat, model, api_key=options.api_key), client, listener, options)
+        app = create_app(client, chat, model, api_key=options.api_key, max_queued=options.max_queued_requests)
+        return _serve(app, client, listener, options)
     except KeyboardInterrupt:
         return 0
     finally:

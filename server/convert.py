@@ -1,26 +1,31 @@
 """Request bodies -> what the engine takes."""
 
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from g4jax.guide.spec import GuideSpec
 from g4jax.sample.params import InvalidParameter, SamplingParams
+from server.conversation_schemas import ContentPart, Message, PastToolCall
 from server.errors import CONTEXT_EXCEEDED, invalid, unsupported
 from server.messages import Add
 from server.model import ModelInfo
-from server.schemas import ChatRequest, CompletionRequest, ContentPart, GenerationBody, Message, PastToolCall
+from server.schemas import ChatRequest, CompletionRequest, GenerationBody
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default for /v1/completions; a chat may fill the context."""
 
-OWN_TEMPLATE_VARIABLES = {"messages", "tools", "add_generation_prompt"}
+OWN_TEMPLATE_VARIABLES = {"messages", "tools", "add_generation_prompt", "continue_final_message"}
+
+_WHOLE_NUMBER = re.compile(r"-?\d{1,19}", re.ASCII)
 
 
 def sampling_params(body: GenerationBody, model: ModelInfo, max_tokens: int | None) -> SamplingParams:
     """The sampling of a request; what it does not say comes from the checkpoint."""
     defaults = model.defaults
-    _check_token_ids("stop_token_ids", body.stop_token_ids or [], model.vocab_size)
+    check_token_ids("stop_token_ids", body.stop_token_ids or [], model.vocab_size)
     try:
         return SamplingParams(
             max_tokens=max_tokens,
@@ -36,25 +41,41 @@ def sampling_params(body: GenerationBody, model: ModelInfo, max_tokens: int | No
             stop_token_ids=tuple(body.stop_token_ids or ()),
             ignore_eos=bool(body.ignore_eos),
             min_tokens=body.min_tokens or 0,
+            logprobs=body.num_logprobs,
+            prompt_logprobs=body.num_prompt_logprobs,
+            logit_bias=_logit_bias(body.logit_bias or {}, model.vocab_size),
         )
     except InvalidParameter as error:
         raise invalid(error.field, error.message) from None
 
 
 def engine_requests(
-    request_id: str, prompts: Sequence[list[int]], params: SamplingParams, n: int, model: ModelInfo
+    request_id: str,
+    prompts: Sequence[list[int]],
+    params: SamplingParams,
+    n: int,
+    model: ModelInfo,
+    *,
+    guides: Sequence[GuideSpec | None] = (),
+    cache_salt: str | None = None,
 ) -> list[Add]:
-    """One engine request for each choice, `n` for each prompt in order. With a seed, choice i draws with seed + i."""
+    """One engine request for each choice, `n` for each prompt in order. With a seed, choice i draws with seed + i.
+
+    guides: one for each prompt, or none at all.
+    """
     adds = []
-    for index, prompt_ids in enumerate([ids for ids in prompts for _ in range(n)]):
+    for index in range(len(prompts) * n):
         seed = None if params.seed is None else params.seed + index % n
         own = replace(params, seed=seed, stop=())  # Stop texts are found where there is text, in this process.
-        adds.append(Add(f"{request_id}-{index}", prompt_ids, own, sorted(model.stop_ids)))
+        guide = guides[index // n] if guides else None
+        adds.append(
+            Add(f"{request_id}-{index}", prompts[index // n], own, sorted(model.stop_ids), guide, cache_salt or "")
+        )
     return adds
 
 
 def new_id(prefix: str) -> str:
-    return f"{prefix}-{uuid.uuid4().hex}"
+    return f"{prefix}{uuid.uuid4().hex}"
 
 
 def check_length(prompt: str, num_prompt: int, limit: str, max_tokens: int | None, max_model_len: int) -> None:
@@ -75,36 +96,18 @@ def check_length(prompt: str, num_prompt: int, limit: str, max_tokens: int | Non
 
 def check_chat_supported(body: ChatRequest, parse_tools: bool) -> None:
     """400 for what this server does not do, rather than an answer that silently ignores it."""
-    _check_common_supported(body)
     if body.tools and body.tool_choice != "none" and not parse_tools:
         raise invalid("tools", "this server was started with --tool-call-parser none")
-    if body.top_logprobs is not None and not body.logprobs:
-        raise invalid("top_logprobs", "needs logprobs to be true")
-    if body.logprobs:
-        raise unsupported("logprobs", "logprobs")
-    if body.response_format is not None and body.response_format.type != "text":
-        raise unsupported("response_format", f"response_format {body.response_format.type}")
-    if body.tool_choice not in (None, "auto", "none"):
-        raise unsupported("tool_choice", "a tool_choice other than auto and none")
-    if body.continue_final_message and body.add_generation_prompt:
-        raise invalid("continue_final_message", "excludes add_generation_prompt")
-    if body.continue_final_message:
-        raise unsupported("continue_final_message", "continue_final_message")
-    if body.add_generation_prompt is False:
-        raise unsupported("add_generation_prompt", "a prompt without the opening of the answer")
 
 
 def check_completion_supported(body: CompletionRequest) -> None:
     """As `check_chat_supported`."""
-    _check_common_supported(body)
     if body.best_of is not None and body.best_of < (body.n or 1):
         raise invalid("best_of", "must not be below n")
     if body.best_of is not None and body.best_of > (body.n or 1):
         raise unsupported("best_of", "a best_of above n")
     if body.suffix:
         raise unsupported("suffix", "suffix: Gemma 4 is not trained to fill in; it")
-    if body.logprobs is not None:
-        raise unsupported("logprobs", "logprobs")
 
 
 def template_messages(body: ChatRequest) -> list[dict[str, Any]]:
@@ -120,7 +123,7 @@ def template_tools(body: ChatRequest) -> list[dict[str, Any]]:
 
 
 def template_kwargs(body: ChatRequest) -> dict[str, Any]:
-    """`chat_template_kwargs`, with enable_thinking from reasoning_effort where only that is given."""
+    """`chat_template_kwargs` and how the prompt ends; reasoning_effort sets enable_thinking where they do not."""
     kwargs = dict(body.chat_template_kwargs or {})
     for name in OWN_TEMPLATE_VARIABLES & kwargs.keys():
         raise invalid("chat_template_kwargs", f"may not set {name}, which has its own place in the request")
@@ -128,6 +131,10 @@ def template_kwargs(body: ChatRequest) -> dict[str, Any]:
         kwargs.setdefault("enable_thinking", body.reasoning_effort != "none")
     if not isinstance(kwargs.setdefault("enable_thinking", False), bool):
         raise invalid("chat_template_kwargs.enable_thinking", "must be true or false")
+    if body.continue_final_message:
+        kwargs["continue_final_message"] = True
+    elif body.add_generation_prompt is False:
+        kwargs["add_generation_prompt"] = False
     return kwargs
 
 
@@ -139,19 +146,29 @@ def prompt_texts_or_ids(body: CompletionRequest, model: ModelInfo) -> list[str |
         if not prompt:
             raise invalid("prompt", "must not be empty")
         if not isinstance(prompt, str):
-            _check_token_ids("prompt", prompt, model.vocab_size)
+            check_token_ids("prompt", prompt, model.vocab_size)
     return prompts
 
 
-def _check_common_supported(body: GenerationBody) -> None:
-    if body.logit_bias:
-        raise unsupported("logit_bias", "logit_bias")
-    for name in ("regex", "ebnf", "json_schema"):
-        if getattr(body, name) is not None:
-            raise unsupported(name, f"{name} (constrained output)")
+def _logit_bias(bias: dict[str, Any], vocab_size: int) -> tuple[tuple[int, float], ...]:
+    """(token id, value) pairs; 400 that lists every key at fault."""
+    strange = [key for key in bias if not _WHOLE_NUMBER.fullmatch(key)]
+    if strange:
+        raise invalid("logit_bias", f"keys must be token ids, got {_listed(strange)}")
+    outside = [key for key in bias if not 0 <= int(key) < vocab_size]
+    if outside:
+        raise invalid("logit_bias", f"token ids {_listed(outside)} are out of the vocabulary of {vocab_size}")
+    for key, value in bias.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise invalid("logit_bias", f"the value of {key} must be a number, got {str(value)[:80]!r}")
+    return tuple({int(key): float(value) for key, value in bias.items()}.items())
 
 
-def _check_token_ids(param: str, ids: Sequence[int], vocab_size: int) -> None:
+def _listed(keys: list[str]) -> str:
+    return ", ".join(repr(key[:40]) for key in keys)
+
+
+def check_token_ids(param: str, ids: Sequence[int], vocab_size: int) -> None:
     for token in ids:
         if token >= vocab_size:
             raise invalid(param, f"token id {token} is out of the vocabulary of {vocab_size}")

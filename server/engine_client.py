@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import queue
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -13,17 +14,21 @@ from multiprocessing.process import BaseProcess
 import msgspec
 
 from g4jax.engine.options import EngineOptions
+from g4jax.engine.plan import SchedulerStats
 from server.engine_process import Builder, build_engine, run_engine
 from server.messages import (
     Abort,
     Add,
     EngineInfo,
     Failed,
+    FlushCache,
+    Flushed,
     FromEngine,
     Progress,
     Ready,
     Refused,
     Shutdown,
+    Stats,
     ToEngine,
     Update,
     Updates,
@@ -42,6 +47,10 @@ class RequestRefused(Exception):
     """The engine cannot serve this request."""
 
 
+class RequestAborted(Exception):
+    """The request was ended by somebody else than its client."""
+
+
 class EngineClient:
     """Sends requests to the engine and hands out what comes back.
 
@@ -50,13 +59,15 @@ class EngineClient:
 
     Attributes:
       info: what the engine came up with; None until it is ready.
+      stats: how its scheduler was doing lately; None until it tells.
       progress: the last word of the start.
       failure: why the engine is dead; None while it lives.
-      on_change: called on the event loop when one of the three changes.
+      on_change: called on the event loop when `info`, `progress` or `failure` changes.
     """
 
     def __init__(self, conn: Connection, process: BaseProcess | None = None):
         self.info: EngineInfo | None = None
+        self.stats: SchedulerStats | None = None
         self.progress: Progress | None = None
         self.failure: Failed | None = None
         self.on_change: Callable[[], None] = lambda: None
@@ -64,6 +75,7 @@ class EngineClient:
         self._process = process
         self._outbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()
         self._open: dict[str, asyncio.Queue[Update | Exception]] = {}
+        self._flushes: deque[asyncio.Future[None]] = deque()
         self._closing = False
 
     @classmethod
@@ -92,6 +104,7 @@ class EngineClient:
         Raises:
           EngineDied: the engine has ended.
           RequestRefused: the engine cannot serve one of the requests.
+          RequestAborted: `end_answer` was called for them.
         """
         if self.failure is not None:
             raise EngineDied(self.failure.message)
@@ -115,6 +128,33 @@ class EngineClient:
         """Stops a request; does nothing for one that has ended."""
         if self._open.pop(request_id, None) is not None:
             self._outbox.put(Abort(request_id))
+
+    @property
+    def num_open(self) -> int:
+        """Requests that have not ended, be they running or waiting."""
+        return len(self._open)
+
+    def end_answer(self, answer_id: str | None) -> bool:
+        """Stops the requests of an answer, or all; whoever waits for them is told. False where there is none."""
+        ids = [each for each in self._open if answer_id is None or each.rpartition("-")[0] == answer_id]
+        for inbox in {self._open[each] for each in ids}:
+            inbox.put_nowait(RequestAborted())
+        for each in ids:
+            self.abort(each)
+        return bool(ids)
+
+    async def flush_cache(self) -> None:
+        """Returns when the engine has forgotten every prefix that it could use again.
+
+        Raises:
+          EngineDied: the engine has ended.
+        """
+        if self.failure is not None:
+            raise EngineDied(self.failure.message)
+        done = asyncio.get_running_loop().create_future()
+        self._flushes.append(done)
+        self._outbox.put(FlushCache())
+        await done
 
     def end_requests(self, reason: str) -> None:
         """Fails what is running and all that comes: the server is about to end."""
@@ -157,9 +197,10 @@ class EngineClient:
             loop.call_soon_threadsafe(self._deliver, message)
 
     def _cause_of_death(self) -> str:
-        if self._process is not None:
-            self._process.join(1.0)
-        code = None if self._process is None else self._process.exitcode
+        if self._process is None or self._closing:  # Two threads must not wait for one process: `close` does.
+            return "the engine process has ended"
+        self._process.join(1.0)
+        code = self._process.exitcode
         if code is not None and code < 0:
             return f"the engine process was killed by signal {-code}"
         return f"the engine process has ended with exit code {code}"
@@ -175,6 +216,13 @@ class EngineClient:
             case Refused():
                 if (inbox := self._open.pop(message.id, None)) is not None:
                     inbox.put_nowait(RequestRefused(message.message))
+                return
+            case Stats():
+                self.stats = message.stats
+                return
+            case Flushed():
+                if not (flush := self._flushes.popleft()).done():
+                    flush.set_result(None)
                 return
             case Ready():
                 self.info = message.info
@@ -192,6 +240,9 @@ class EngineClient:
         for inbox in set(self._open.values()):
             inbox.put_nowait(EngineDied(self.failure.message))
         self._open.clear()
+        while self._flushes:
+            if not (flush := self._flushes.popleft()).done():
+                flush.set_exception(EngineDied(self.failure.message))
 
 
 async def _arrived(inbox: asyncio.Queue[Update | Exception]) -> list[Update]:
@@ -210,5 +261,12 @@ async def _arrived(inbox: asyncio.Queue[Update | Exception]) -> list[Update]:
 
 def _joined(first: Update, second: Update) -> Update:
     return Update(
-        first.id, first.token_ids + second.token_ids, second.finish_reason, second.stop_id, second.cached_tokens
+        first.id,
+        first.token_ids + second.token_ids,
+        second.finish_reason,
+        second.stop_id,
+        second.cached_tokens,
+        first.logprobs + second.logprobs,
+        first.prompt_logprobs if first.prompt_logprobs is not None else second.prompt_logprobs,
+        second.error,
     )

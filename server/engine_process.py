@@ -5,24 +5,36 @@ import logging
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Protocol
 
+from g4jax.chat.tokenizer import Tokenizer
+from g4jax.config import Gemma4Config
 from g4jax.engine.options import EngineOptions, InvalidOption
+from g4jax.engine.plan import SchedulerStats
 from g4jax.engine.request import Request
+from g4jax.guide.guide import Guide
+from g4jax.guide.guides import Guides
+from g4jax.guide.spec import GuideSpec
+from g4jax.sample.defaults import GenerationDefaults
 from server.messages import (
     Abort,
     Add,
     EngineInfo,
     Failed,
     FinishReason,
+    FlushCache,
+    Flushed,
     Progress,
     Ready,
     Refused,
     Shutdown,
+    Stats,
     ToEngine,
     Update,
     Updates,
@@ -32,6 +44,9 @@ from server.messages import (
 
 log = logging.getLogger("g4jax")
 
+STATS_PERIOD_S = 0.5
+"""How often a busy engine tells how it is doing."""
+
 
 class StepUpdate(Protocol):
     """New tokens of one request, as the scheduler reports them."""
@@ -40,6 +55,9 @@ class StepUpdate(Protocol):
     token_ids: list[int]
     finish_reason: FinishReason | None
     stop_id: int | None
+    logprobs: list
+    prompt_logprobs: list | None
+    error: str | None
 
 
 class Engine(Protocol):
@@ -53,6 +71,8 @@ class Engine(Protocol):
     def add_request(self, request: Request) -> None: ...
     def abort(self, request_id: str) -> None: ...
     def step(self) -> list: ...
+    def flush_cache(self) -> None: ...
+    def stats(self) -> SchedulerStats: ...
 
 
 ReportProgress = Callable[[str, int, int], None]
@@ -74,29 +94,48 @@ def run_engine(conn: Connection, options: EngineOptions, build: Builder, log_lev
     logging.getLogger("g4jax").setLevel(log_level.upper())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with _reported(conn):
+        guides = make_guides(options)
         engine = build(options, lambda text, done, total: conn.send_bytes(encode(Progress(text, done, total))))
-        conn.send_bytes(encode(Ready(EngineInfo(engine.max_model_len, engine.max_batch))))
-        serve(conn, engine)
+        conn.send_bytes(encode(Ready(EngineInfo(engine.max_model_len, engine.max_batch, options))))
+        serve(conn, engine, guides)
 
 
-def serve(conn: Connection, engine: Engine) -> None:
+def make_guides(options: EngineOptions) -> Guides | None:
+    """Reads the vocabulary now, not in the middle of somebody's answer. None where the folder has no tokenizer."""
+    folder = Path(options.model)
+    if not (folder / "tokenizer.json").exists():
+        return None
+    tokenizer = Tokenizer(folder)
+    vocab_size = Gemma4Config.from_folder(folder).text.vocab_size
+    stop_ids = tokenizer.stop_ids | GenerationDefaults.from_folder(folder).stop_ids
+    guides = Guides(tokenizer, vocab_size, stop_ids)
+    guides.start(GuideSpec())
+    return guides
+
+
+def serve(conn: Connection, engine: Engine, guides: Guides | None = None) -> None:
     """Runs the engine until the other end says Shutdown or goes away; a failure is told before it ends."""
     with _reported(conn):
-        EngineLoop(conn, engine).run()
+        EngineLoop(conn, engine, guides).run()
 
 
 class EngineLoop:
     """Drain the messages, step, send; sleeps in `poll` when there is nothing to do."""
 
-    def __init__(self, conn: Connection, engine: Engine):
+    def __init__(self, conn: Connection, engine: Engine, guides: Guides | None):
         self._conn = conn
         self._engine = engine
+        self._guides = guides
         self._requests: dict[str, Request] = {}
+        self._stats: SchedulerStats | None = None
+        self._stats_due_s = 0.0
 
     def run(self) -> None:
+        self._report_stats()
         while self._drain():
             if self._engine.has_work:
                 self._send(self._engine.step())
+            self._report_stats()
 
     def _drain(self) -> bool:
         """Handle everything that has arrived; False when it is time to end."""
@@ -117,26 +156,59 @@ class EngineLoop:
             self._add(message)
         elif isinstance(message, Abort) and self._requests.pop(message.id, None):
             self._engine.abort(message.id)
+        elif isinstance(message, FlushCache):
+            self._engine.flush_cache()
+            self._conn.send_bytes(encode(Flushed()))
 
     def _add(self, message: Add) -> None:
-        request = Request(message.id, message.prompt_ids, message.params, frozenset(message.stop_ids))
+        stop_ids, salt = frozenset(message.stop_ids), message.cache_salt.encode()
         try:
+            request = Request(
+                message.id, message.prompt_ids, message.params, stop_ids, cache_salt=salt, guide=self._guide(message)
+            )
             self._engine.add_request(request)
         except ValueError as error:
             self._conn.send_bytes(encode(Refused(message.id, str(error))))
         else:
             self._requests[message.id] = request
 
+    def _guide(self, message: Add) -> Guide | None:
+        if message.guide is None:
+            return None
+        if self._guides is None:
+            raise ValueError("this engine has no tokenizer, so it cannot constrain an answer")
+        return self._guides.start(message.guide)
+
     def _send(self, updates: list[StepUpdate]) -> None:
         items = [self._message(update) for update in updates if update.request_id in self._requests]
         if items:
             self._conn.send_bytes(encode(Updates(items)))
 
+    def _report_stats(self) -> None:
+        """Sends the engine's statistics where they are new: now and then, and always before it falls asleep."""
+        now_s = time.monotonic()
+        if self._engine.has_work and now_s < self._stats_due_s:
+            return
+        self._stats_due_s = now_s + STATS_PERIOD_S
+        stats = self._engine.stats()
+        if stats != self._stats:
+            self._stats = stats
+            self._conn.send_bytes(encode(Stats(stats)))
+
     def _message(self, update: StepUpdate) -> Update:
         request = self._requests[update.request_id]
         if update.finish_reason is not None:
             del self._requests[update.request_id]
-        return Update(request.id, update.token_ids, update.finish_reason, update.stop_id, request.num_cached)
+        return Update(
+            request.id,
+            update.token_ids,
+            update.finish_reason,
+            update.stop_id,
+            request.num_cached,
+            update.logprobs,
+            update.prompt_logprobs,
+            update.error,
+        )
 
 
 def _die_with_parent() -> None:

@@ -10,6 +10,12 @@ from starlette.exceptions import HTTPException
 
 log = logging.getLogger("g4jax")
 
+HEADERS: dict[int, dict[str, str]] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "5"},
+}
+"""What goes along with a status."""
+
 CONTEXT_EXCEEDED = "context_length_exceeded"
 
 
@@ -79,8 +85,7 @@ def install(app: FastAPI) -> None:
 
     async def api_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
-        headers = {"Retry-After": "5"} if error.status == HTTPStatus.SERVICE_UNAVAILABLE else None
-        return _answer(error.status, error.body, headers)
+        return _answer(error.status, error.body, HEADERS.get(error.status))
 
     async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

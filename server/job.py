@@ -3,9 +3,11 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Generic, Protocol, TypeVar
 
 from server.answers import StopReason, Usage
+from server.errors import ApiError
 from server.messages import Add, Update
 from server.serving import Serving
 
@@ -40,10 +42,17 @@ class Job(Generic[OutputT, PieceT]):
     n: int
 
     async def pieces(self, serving: Serving) -> AsyncGenerator[tuple[int, PieceT], None]:
-        """(choice, its next piece) as it comes. A choice that has ended is aborted in the engine at once."""
+        """(choice, its next piece) as it comes. A choice that has ended is aborted in the engine at once.
+
+        Raises:
+          ApiError: the engine is gone, or one of the answers cannot go on under its grammar.
+        """
         indices = {add.id: index for index, add in enumerate(self.adds)}
         async with aclosing(serving.generate(self.adds)) as updates:
             async for update in updates:
+                if update.finish_reason == "error":
+                    message = f"the answer cannot go on: {update.error}"
+                    raise ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, message, code="grammar_dead_end")
                 index = indices[update.id]
                 yield index, self.outputs[index].feed(update)
                 if self.outputs[index].finish_reason is not None:

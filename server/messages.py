@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from g4jax.engine.options import EngineOptions
+from g4jax.engine.plan import SchedulerStats
 from g4jax.guide.spec import GuideSpec
 from g4jax.sample.params import SamplingParams
 
@@ -11,13 +13,17 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 
 
 class Add(msgspec.Struct, frozen=True, tag="add"):
-    """A new request. `stop_ids` are the model's own end tokens; those of the client are in `params`."""
+    """A new request. `stop_ids` are the model's own end tokens; those of the client are in `params`.
+
+    cache_salt: cached pages are shared only under the same one.
+    """
 
     id: str
     prompt_ids: list[int]
     params: SamplingParams
     stop_ids: list[int] = []
     guide: GuideSpec | None = None
+    cache_salt: str = ""
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -26,15 +32,20 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
     id: str
 
 
+class FlushCache(msgspec.Struct, frozen=True, tag="flush_cache"):
+    """Forget every prefix that could be used again; `Flushed` answers."""
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """The engine process shall end."""
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """What the engine came up with. `max_model_len` counts prompt and answer tokens."""
+    """What the engine came up with, and the options it was given. `max_model_len` counts prompt and answer tokens."""
 
     max_model_len: int
     max_batch: int
+    options: EngineOptions
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -82,6 +93,16 @@ class Updates(msgspec.Struct, frozen=True, tag="updates"):
     items: list[Update]
 
 
+class Stats(msgspec.Struct, frozen=True, tag="stats"):
+    """How the scheduler and its cache are doing; sent now and then, and when the engine becomes idle."""
+
+    stats: SchedulerStats
+
+
+class Flushed(msgspec.Struct, frozen=True, tag="flushed"):
+    """The answer to one `FlushCache`."""
+
+
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """The engine cannot serve this request at all."""
 
@@ -101,8 +122,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     option: str | None = None
 
 
-ToEngine = Add | Abort | Shutdown
-FromEngine = Ready | Progress | Updates | Refused | Failed
+ToEngine = Add | Abort | FlushCache | Shutdown
+FromEngine = Ready | Progress | Updates | Stats | Flushed | Refused | Failed
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

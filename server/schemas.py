@@ -5,28 +5,27 @@ Unknown fields are ignored; a null is as good as an absent field. Names in <> ta
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from g4jax.sample.params import MAX_LOGPROBS
+from server.body import Body, wrong
+from server.constraint_schemas import ConstraintBody
+from server.conversation_schemas import Message, NamedToolChoice, Tool, ToolChoice
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_SEED = 2**63 - 1
 
 
-class Body(BaseModel):
-    """Values are taken as they are: "5" is no number and 1 is no boolean."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
-
-
-def wrong(param: str, message: str) -> PydanticCustomError:
-    """An error of two fields together, put down to `param`."""
-    return PydanticCustomError("field", "{text}", {"param": param, "text": message})
-
-
 class StreamOptions(Body):
+    """`repeat_tool_call_header` (an extension): every piece of a tool call has id, type and name, not only the first.
+
+    It is for clients that check each chunk by itself; one that joins the names of the pieces must not ask for it.
+    """
+
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
+    repeat_tool_call_header: bool | None = None
 
 
 StopText = Annotated[str, Field(min_length=1)]
@@ -36,8 +35,14 @@ Stops = Annotated[
 TokenId = Annotated[int, Field(ge=0)]
 
 
-class GenerationBody(Body):
-    """What chat completions and completions have in common."""
+class GenerationBody(ConstraintBody):
+    """What chat completions and completions have in common.
+
+    logit_bias: token ids, as text, to what is added to their logits. prompt_logprobs: the log probabilities of the
+    prompt's tokens and of so many of the likeliest. return_tokens_as_token_ids: tokens of log probabilities are named
+    token_id:ID. thinking_token_budget: most tokens of thought, -1 is no limit. cache_salt: cached pages are shared
+    only under the same one.
+    """
 
     model: str | None = None
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
@@ -57,15 +62,28 @@ class GenerationBody(Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     logit_bias: dict[str, Any] | None = None
-    regex: str | None = None
-    ebnf: str | None = None
-    json_schema: str | dict[str, Any] | None = None
+    prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    return_tokens_as_token_ids: bool | None = None
+    thinking_token_budget: int | None = Field(None, ge=-1)
+    cache_salt: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
-    def _stream_options_need_stream(self) -> Self:
+    def _streamed_or_not(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise wrong("stream_options", "is only allowed when stream is true")
+        if self.prompt_logprobs is not None and self.stream:
+            raise wrong("prompt_logprobs", "is only allowed when stream is not true")
         return self
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many of the likeliest tokens go with each token of the answer; None: no log probabilities at all."""
+        return None
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        """As `num_logprobs`, for the tokens of the prompt."""
+        return self.prompt_logprobs
 
     @property
     def wants_usage_chunk(self) -> bool:
@@ -76,104 +94,20 @@ class GenerationBody(Body):
         return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
 
 
-class ContentPart(BaseModel):
-    """A piece of a message; which types are served is decided in `convert`."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    type: str
-    text: str | None = None
-
-
-def _text_or_parts(value: Any) -> str:
-    return "<parts>" if isinstance(value, list) else "<text>"
-
-
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")], Discriminator(_text_or_parts)
-]
-
-
-class CalledFunction(Body):
-    name: str = Field(min_length=1)
-    arguments: str | dict[str, Any] | None = None
-
-
-class PastToolCall(Body):
-    """A call that the assistant made earlier. `arguments` is JSON text, or the object itself."""
-
-    id: str | None = None
-    type: Literal["function"] = "function"
-    function: CalledFunction
-
-
-class Message(Body):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content | None = None
-    name: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[PastToolCall] | None = None
-    tool_call_id: str | None = None
-
-    @model_validator(mode="after")
-    def _content_where_needed(self) -> Self:
-        if self.content is None and self.role != "assistant":
-            raise wrong("content", f"a message of role {self.role} needs it")
-        return self
-
-
-class FunctionSpec(BaseModel):
-    """A function that the model may call; fields unknown here go to the template as they are."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_.:-]{1,256}$")
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-
-
-class Tool(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    type: Literal["function"]
-    function: FunctionSpec
-
-
-class NamedFunction(Body):
-    name: str
-
-
-class NamedToolChoice(Body):
-    type: Literal["function"]
-    function: NamedFunction
-
-
-def _mode_or_named(value: Any) -> str:
-    return "<mode>" if isinstance(value, str) else "<named>"
-
-
-ToolChoice = Annotated[
-    Annotated[Literal["auto", "none", "required"], Tag("<mode>")] | Annotated[NamedToolChoice, Tag("<named>")],
-    Discriminator(_mode_or_named),
-]
-
-
-class ResponseFormat(Body):
-    type: Literal["text", "json_object", "json_schema"]
-
-
 class ChatRequest(GenerationBody):
-    """POST /v1/chat/completions."""
+    """POST /v1/chat/completions.
+
+    continue_final_message: the answer goes on with the last message, which is the assistant's. add_generation_prompt
+    false: the prompt ends behind the last message, and no turn of the model is opened.
+    """
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     separate_reasoning: bool | None = None
@@ -189,6 +123,39 @@ class ChatRequest(GenerationBody):
         if self.tool_choice == "required" and not names:
             raise wrong("tool_choice", "is required, but there are no tools")
         return self
+
+    @model_validator(mode="after")
+    def _logprobs_fit(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise wrong("top_logprobs", "needs logprobs to be true")
+        return self
+
+    @model_validator(mode="after")
+    def _last_message_can_go_on(self) -> Self:
+        if self.continue_final_message:
+            if self.add_generation_prompt:
+                raise wrong("continue_final_message", "excludes add_generation_prompt")
+            last = self.messages[-1]
+            if last.role != "assistant" or last.tool_calls:
+                raise wrong("continue_final_message", "needs the assistant's own text, without calls, as last message")
+        return self
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def named_tool(self) -> str | None:
+        """The one function that must be called."""
+        return self.tool_choice.function.name if isinstance(self.tool_choice, NamedToolChoice) else None
+
+    @property
+    def forces_call(self) -> bool:
+        return self.tool_choice == "required" or self.named_tool is not None
+
+    @property
+    def repeats_call_header(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.repeat_tool_call_header)
 
 
 def _prompt_kind(value: Any) -> str | None:
@@ -213,10 +180,29 @@ Prompt = Annotated[
 
 
 class CompletionRequest(GenerationBody):
-    """POST /v1/completions."""
+    """POST /v1/completions.
+
+    max_tokens: 0 is for the prompt alone, with echo. logprobs: also of the prompt's tokens, with echo.
+    """
 
     prompt: Prompt
+    max_tokens: int | None = Field(None, ge=0)
     echo: bool | None = None
     suffix: str | None = None
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    logprobs: int | None = Field(None, ge=0, le=20)
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+
+    @model_validator(mode="after")
+    def _no_tokens_only_with_echo(self) -> Self:
+        if self.max_tokens == 0 and not self.echo:
+            raise wrong("max_tokens", "must be at least 1 without echo")
+        return self
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        wanted = [n for n in (self.prompt_logprobs, self.logprobs if self.echo else None) if n is not None]
+        return max(wanted, default=None)

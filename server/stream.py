@@ -28,6 +28,7 @@ class EventStream(Response):
     """
 
     media_type = "text/event-stream"
+    end = DONE
 
     def __init__(self, chunks: AsyncGenerator[Struct, None]):
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
@@ -45,12 +46,15 @@ class EventStream(Response):
                     if not started:
                         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                         started = True
-                    await _send_event(send, encode_json(chunk))
+                    await _send_event(send, self.event(chunk))
         except Exception as error:
             if not started:
                 raise
-            await _send_event(send, encode_error(_body(error)))
-        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+            await _send_event(send, _data(encode_error(_body(error))))
+        await send({"type": "http.response.body", "body": self.end, "more_body": False})
+
+    def event(self, chunk: Struct) -> bytes:
+        return _data(encode_json(chunk))
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
@@ -71,8 +75,12 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def _send_event(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+async def _send_event(send: Send, event: bytes) -> None:
+    await send({"type": "http.response.body", "body": event, "more_body": True})
+
+
+def _data(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
 
 
 def _body(error: Exception) -> ErrorBody:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 Message = dict[str, Any]
 
 _PART_TYPES = {"text", "image", "image_url", "input_image", "audio", "input_audio", "audio_url", "video", "video_url"}
@@ -69,7 +71,7 @@ def _tool_call(call: Any, where: str, names: dict[str, str]) -> Message:
 def _arguments(arguments: Any, where: str) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments) if arguments.strip() else {}
+            arguments = msgspec.json.decode(arguments) if arguments.strip() else {}
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{where} is not valid JSON ({error}): send the arguments as a JSON object") from None
     if arguments is None:

@@ -69,24 +69,33 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         *,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         enable_thinking: bool = False,
         **kwargs: Any,
     ) -> list[int]:
         """The prompt as token ids, with one BOS. Only the template itself can write control tokens.
 
+        continue_final_message: the prompt ends right behind the text of the last message, blanks at its end included.
+
         A guard character that occurs nowhere in the input is set behind every character of a given string with which
         a control token could begin. So no given text, and no two texts that the template joins, spell a control token.
         The guards are taken out again between finding the control tokens and encoding the text between them.
         Channel markers in assistant text stay as they are, because templates look for them to strip old thoughts.
+        A second such character marks the end of the message to continue, and the prompt is cut there.
         """
         normal = normalize(messages)
-        guard = _unused_character([normal, tools, kwargs])
+        guard, end = _unused_characters([normal, tools, kwargs])
+        if continue_final_message:
+            add_generation_prompt = False
+            normal[-1:] = [{**message, "content": _with_end(message["content"], end)} for message in normal[-1:]]
         protect = self._protector(guard, keep=())
         keep_channels = self._protector(guard, keep=self._channel_spellings())
         guarded = [_guard_message(message, protect, keep_channels) for message in normal]
         variables = {key: map_strings(value, protect) for key, value in kwargs.items()}
         variables |= {"add_generation_prompt": add_generation_prompt, "enable_thinking": enable_thinking}
         text = self._render(guarded, map_strings(tools, protect), variables)
+        if continue_final_message:
+            text = _up_to(text, end)
         return self._tokenizer.with_bos(self._tokenizer.encode_rendered(text, guard=guard))
 
     def _render(self, messages: Any, tools: Any, variables: Mapping[str, Any]) -> str:
@@ -122,12 +131,29 @@ def _guard_message(message: dict[str, Any], protect: Callable[[str], str], keep_
     return guarded
 
 
-def _unused_character(value: Any) -> str:
+def _unused_characters(value: Any) -> tuple[str, str]:
     used = {char for text in strings(value) for char in _PRIVATE_USE.findall(text)}
-    guard = next((chr(c) for c in range(0xF0000, 0xFFFFE) if chr(c) not in used), None)
-    if guard is None:
-        raise ValueError("messages hold every private-use character of plane 15: leave one out")
-    return guard
+    unused = (chr(c) for c in range(0xF0000, 0xFFFFE) if chr(c) not in used)
+    first, second = next(unused, None), next(unused, None)
+    if first is None or second is None:
+        raise ValueError("messages hold every private-use character of plane 15: leave two out")
+    return first, second
+
+
+def _with_end(content: str | list[Any], end: str) -> str | list[Any]:
+    if isinstance(content, str):
+        return content + end
+    *before, last = content or [{"type": "text", "text": ""}]
+    if last.get("type") != "text":
+        raise ValueError("the message to continue ends with something else than text: leave it out")
+    return [*before, {**last, "text": last["text"] + end}]
+
+
+def _up_to(text: str, end: str) -> str:
+    before, *rest = text.split(end)
+    if len(rest) != 1:
+        raise ValueError("the chat template does not keep the end of the message to continue: leave its markup out")
+    return before
 
 
 def _own_source(folder: Path) -> str | None:

@@ -1,7 +1,5 @@
 """POST /v1/chat/completions."""
 
-import asyncio
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from server.answers import (
     ChatChoice,
     ChatChunk,
     ChatCompletion,
+    ChatLogprobs,
     ChunkChoice,
     Delta,
     Function,
@@ -21,89 +20,98 @@ from server.answers import (
     ToolCall,
     encode_json,
 )
-from server.chat_output import ChatOutput, Wishes
-from server.job import Job, Output
+from server.chat_job import ChatJob, chat_job
+from server.job import Output
+from server.logprobs import TokenNames, prompt_logprobs
+from server.openapi import described
 from server.schemas import ChatRequest
 from server.serving import Serving, read_body
 from server.stream import EventStream, unless_gone
-
-ChatJob = Job[ChatOutput, list[Delta]]
 
 
 def routes(serving: Serving) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/v1/chat/completions")
+    @router.post("/v1/chat/completions", openapi_extra=described(ChatRequest, streams=True))
     async def chat_completions(request: Request) -> Response:
         body = await read_body(request, ChatRequest)
-        job = await _job(serving, body)
+        job = await chat_job(serving, body, convert.new_id("chatcmpl-"))
         if body.stream:
             return EventStream(_chunks(serving, job, body))
-        answer = await unless_gone(request.receive, _answer(serving, job))
+        answer = await unless_gone(request.receive, _answer(serving, job, body))
         return Response(b"" if answer is None else encode_json(answer), media_type="application/json")
 
     return router
 
 
-async def _job(serving: Serving, body: ChatRequest) -> ChatJob:
-    serving.check_model(body.model)
-    convert.check_chat_supported(body, serving.chat.parse_tools)
-    max_model_len = serving.engine().max_model_len
-    messages, tools = convert.template_messages(body), convert.template_tools(body)
-    kwargs = convert.template_kwargs(body)
-    prompt_ids = await asyncio.to_thread(serving.chat.encode_chat, messages, tools, kwargs)
-    limit = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
-    max_tokens = getattr(body, limit)
-    convert.check_length("messages", len(prompt_ids), limit, max_tokens, max_model_len)
-    params = convert.sampling_params(body, serving.model, max_tokens)
-    wishes = Wishes(
-        stops=params.stop,
-        min_tokens=params.min_tokens,
-        hide_reasoning=body.include_reasoning is False,
-        join_reasoning=body.separate_reasoning is False,
-        one_call=body.parallel_tool_calls is False,
-    )
-    request_id, n = convert.new_id("chatcmpl"), body.n or 1
-    adds = convert.engine_requests(request_id, [prompt_ids], params, n, serving.model)
-    outputs = [serving.chat.output(prompt_ids, tools, wishes) for _ in adds]
-    return Job(request_id, int(time.time()), serving.model.names[0], adds, outputs, n)
-
-
-async def _answer(serving: Serving, job: ChatJob) -> ChatCompletion:
+async def _answer(serving: Serving, job: ChatJob, body: ChatRequest) -> ChatCompletion:
     drafts = [Draft() for _ in job.outputs]
     async with aclosing(job.pieces(serving)) as pieces:
         async for index, deltas in pieces:
             for delta in deltas:
                 drafts[index].add(delta)
     choices = [
-        ChatChoice(index, draft.message(output.finished_calls), output.finish_reason, output.matched_stop)
+        ChatChoice(
+            index,
+            draft.message(output.finished_calls),
+            output.finish_reason,
+            output.matched_stop,
+            output.take_logprobs(),
+        )
         for index, (draft, output) in enumerate(zip(drafts, job.outputs, strict=True))
     ]
-    return ChatCompletion(job.id, job.created, job.model, choices, job.usage())
+    answer = ChatCompletion(job.id, job.created, job.model, choices, job.usage())
+    told = job.outputs[0].prompt_logprobs
+    if body.prompt_logprobs is not None and told is not None:
+        names = TokenNames(serving.chat.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
+        answer.prompt_logprobs = prompt_logprobs(names, job.adds[0].prompt_ids, told, body.prompt_logprobs)
+    return answer
 
 
 async def _chunks(serving: Serving, job: ChatJob, body: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
-    """The role, then the deltas, then the finish reason of each choice; at last the usage, if it is wanted."""
+    """The role, then the deltas, then the finish reason of each choice; at last the usage, if it is wanted.
 
-    def chunk(index: int, delta: Delta, finish: Output | None = None) -> ChatChunk:
-        choice = ChunkChoice(index, delta)
+    Log probabilities go with the first chunk that comes after their tokens did.
+    """
+
+    def chunk(
+        index: int, delta: Delta, logprobs: ChatLogprobs | None = None, finish: Output | None = None
+    ) -> ChatChunk:
+        choice = ChunkChoice(index, delta, logprobs=logprobs)
         if finish is not None:
             choice.finish_reason, choice.matched_stop = finish.finish_reason, finish.matched_stop
         usage = job.usage() if body.wants_running_usage else None if body.wants_usage_chunk else UNSET
         return ChatChunk(job.id, job.created, job.model, [choice], usage)
 
     started: set[int] = set()
+    headers = CallHeaders()
     async with aclosing(job.pieces(serving)) as pieces:
         async for index, deltas in pieces:
+            output = job.outputs[index]
             if index not in started:
                 started.add(index)
                 yield chunk(index, Delta(role="assistant", content=""))
             for delta in deltas:
-                yield chunk(index, delta)
-            if job.outputs[index].finish_reason is not None:
-                yield chunk(index, Delta(), job.outputs[index])
+                if body.repeats_call_header:
+                    headers.repeat(index, delta)
+                yield chunk(index, delta, output.take_logprobs())
+            if output.finish_reason is not None:
+                yield chunk(index, Delta(), output.take_logprobs(), output)
     if body.wants_usage_chunk:
         yield ChatChunk(job.id, job.created, job.model, [], job.usage())
+
+
+class CallHeaders:
+    """Puts id, type and name of a call into each of its pieces."""
+
+    def __init__(self) -> None:
+        self._starts: dict[tuple[int, int], ToolCall] = {}
+
+    def repeat(self, choice: int, delta: Delta) -> None:
+        for piece in delta.tool_calls or []:
+            assert isinstance(piece.index, int)
+            start = self._starts.setdefault((choice, piece.index), piece)
+            piece.id, piece.type, piece.function.name = start.id, start.type, start.function.name
 
 
 @dataclass

@@ -14,7 +14,9 @@ import pytest
 import uvicorn
 
 from g4jax.chat.template import ChatTemplate, shipped_source
+from g4jax.engine.options import EngineOptions
 from g4jax.engine.request import Request
+from g4jax.guide.guides import Guides
 from g4jax.sample.defaults import GenerationDefaults
 from g4jax.testing.byte_tokenizer import byte_tokenizer
 from g4jax.testing.fake_engine import FakeEngine
@@ -47,6 +49,14 @@ def ids(text: str) -> list[int]:
     return TOKENIZER.encode_rendered(text)
 
 
+def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Waits for what another thread brings about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)
+
+
 def answers(table: dict[str, str], otherwise: str = "Hello!<turn|>") -> Callable[[Request], list[int]]:
     """A script: the answer whose key is in the last turn of the prompt."""
 
@@ -67,13 +77,16 @@ def model_info(**values) -> ModelInfo:
 
 
 @contextlib.contextmanager
-def running(engine: FakeEngine, *, api_key: str | None = None, **flags: bool) -> Iterator[Running]:
+def running(
+    engine: FakeEngine, *, api_key: str | None = None, max_queued: int | None = None, **flags: bool
+) -> Iterator[Running]:
     ours, theirs = multiprocessing.Pipe()
-    theirs.send_bytes(encode(Ready(EngineInfo(engine.max_model_len, engine.max_batch))))
-    loop = threading.Thread(target=serve, args=(theirs, engine), daemon=True)
+    theirs.send_bytes(encode(Ready(EngineInfo(engine.max_model_len, engine.max_batch, EngineOptions("/nano")))))
+    guides = Guides(TOKENIZER, TOKENIZER.vocab_size, TOKENIZER.stop_ids)
+    loop = threading.Thread(target=serve, args=(theirs, engine, guides), daemon=True)
     loop.start()
     client = EngineClient(ours)
-    app = create_app(client, chat_format(**flags), model_info(), api_key=api_key)
+    app = create_app(client, chat_format(**flags), model_info(), api_key=api_key, max_queued=max_queued)
     with listening(app) as url:
         official = openai.OpenAI(base_url=f"{url}/v1", api_key=api_key or "none", max_retries=0, timeout=20)
         while client.info is None:

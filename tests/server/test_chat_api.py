@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from g4jax.testing.fake_engine import FakeEngine
+from tests.server.chats import WEATHER, ask, joined, user, whole
 from tests.server.conftest import END, TOKENIZER, answers, ids, running
 
 CALL = '<|tool_call>call:weather{city:<|"|>Rome, "IT"<|"|>,days:3}<tool_call|>'
@@ -22,52 +23,6 @@ ANSWERS = {
     "endless": "abc",
     "verbose": "日本",
 }
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
-    },
-}
-
-
-def user(text: str) -> list[dict]:
-    return [{"role": "user", "content": text}]
-
-
-def ask(served, text: str, **more):
-    return served.client.chat.completions.create(model="nano", messages=user(text), **more)
-
-
-def joined(chunks) -> dict[int, dict]:
-    """What a client makes of a stream, choice by choice."""
-    choices: dict[int, dict] = {}
-    for chunk in chunks:
-        for choice in chunk.choices:
-            whole = choices.setdefault(choice.index, {"content": "", "reasoning": "", "calls": [], "finish": []})
-            whole["content"] += choice.delta.content or ""
-            whole["reasoning"] += getattr(choice.delta, "reasoning_content", None) or ""
-            for piece in choice.delta.tool_calls or []:
-                if piece.id:
-                    assert piece.index == len(whole["calls"]) and piece.type == "function"
-                    whole["calls"].append([piece.function.name, piece.function.arguments])
-                else:
-                    whole["calls"][piece.index][1] += piece.function.arguments
-            if choice.finish_reason:
-                whole["finish"].append(choice.finish_reason)
-    return choices
-
-
-def whole(answer) -> dict[int, dict]:
-    return {
-        choice.index: {
-            "content": choice.message.content or "",
-            "reasoning": getattr(choice.message, "reasoning_content", None) or "",
-            "calls": [[call.function.name, call.function.arguments] for call in choice.message.tool_calls or []],
-            "finish": [choice.finish_reason],
-        }
-        for choice in answer.choices
-    }
 
 
 def test_minimal_request(served):
@@ -228,6 +183,30 @@ def test_content_parts_roles_and_unknown_fields(served):
     )
     assert answer.choices[0].message.content == "one two three four"
     assert "Be brief." in TOKENIZER.decode(served.engine.requests[-1].prompt_ids)
+
+
+def test_conversation_of_several_turns(served):  # row 16
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        *user("greet"),
+        {"role": "assistant", "content": "Hi."},
+        *user("count"),
+    ]
+    answer = served.client.chat.completions.create(model="nano", messages=messages)
+    assert answer.choices[0].message.content == "one two three four"
+    assert TOKENIZER.decode(served.engine.requests[-1].prompt_ids).index("Hi.") > 0
+
+
+def test_fields_of_the_official_client(served):  # rows 26, 27
+    asked = {"metadata": {"a": "b"}, "user": "u", "store": False, "service_tier": "auto", "safety_identifier": "s"}
+    answer = ask(served, "count", **asked, prompt_cache_key="k", verbosity="low")
+    assert (answer.service_tier, answer.system_fingerprint, answer.choices[0].message.refusal) == (None, None, None)
+
+
+def test_result_of_an_unknown_call(served):  # row 77
+    messages = [*user("a call"), {"role": "tool", "tool_call_id": "call_9", "content": "sunny"}]
+    answer = served.client.chat.completions.create(model="nano", messages=messages, tools=[WEATHER])
+    assert answer.choices[0].finish_reason
 
 
 def test_user_text_cannot_forge_control_tokens(served):

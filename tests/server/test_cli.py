@@ -41,11 +41,12 @@ def checkpoint(tmp_path_factory) -> Path:
 def test_flags_become_options(checkpoint):
     argv = ["--model-path", str(checkpoint), "--tp", "2", "--max-running-requests", "8", "--context-length", "4096"]
     argv += ["--mem-fraction-static", "0.8", "--chunked-prefill-size", "512", "--tool-call-parser", "none"]
+    argv += ["--max-queued-requests", "32"]
     options = cli.parse_options([*argv, "--trust-remote-code"])
     engine = options.engine
     assert (engine.model, engine.mesh, engine.max_batch, engine.max_model_len) == (str(checkpoint), "tp=2", 8, 4096)
     assert (engine.mem_fraction, engine.max_prefill_tokens) == (0.8, 512)
-    assert (options.parse_reasoning, options.parse_tools) == (True, False)
+    assert (options.parse_reasoning, options.parse_tools, options.max_queued_requests) == (True, False, 32)
     assert options.names == (str(checkpoint), checkpoint.name)
 
 
@@ -64,6 +65,7 @@ def test_flags_become_options(checkpoint):
         (["--max-model-len", "1"], "--max-model-len"),
         (["--mem-fraction-static", "1.5"], "--mem-fraction-static"),
         (["--chunked-prefill-size", "-1"], "--chunked-prefill-size"),
+        (["--max-queued-requests", "-1"], "--max-queued-requests"),
         (["--port", "70000"], "--port"),
         (["--port", "http"], "--port"),
         (["--host", "not a host"], "--host"),

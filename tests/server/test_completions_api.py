@@ -114,7 +114,8 @@ def test_cached_tokens(served):
         ("prompt", None),
         ("suffix", "after"),
         ("best_of", 1),
-        ("logprobs", 99),
+        ("stream_options", {"include_usage": True}),  # row 138
+        ("n", 0),
     ],
 )
 def test_refusals_name_the_field(served, param, value):

@@ -14,8 +14,8 @@ from g4jax.engine.options import EngineOptions, InvalidOption
 from g4jax.sample.params import SamplingParams
 from g4jax.testing.fake_engine import FakeEngine, build_fake_engine
 from server.engine_client import EngineClient, EngineDied, RequestRefused
-from server.engine_process import serve
-from server.messages import Add, Update
+from server.engine_process import STATS_PERIOD_S, serve
+from server.messages import Add, Stats, Update, Updates
 
 
 def _add(request_id: str, prompt=(5, 6, 7), **params) -> Add:
@@ -115,6 +115,37 @@ def test_failed_step_ends_all_requests():
                 await _collect(client, _add("a"))
             with pytest.raises(EngineDied):
                 await _collect(client, _add("b"))
+
+    asyncio.run(run())
+
+
+def test_statistics_are_rare_while_it_is_busy_and_right_when_it_is_not():
+    async def run():
+        async with _connected(FakeEngine(lambda request: [5], max_model_len=10**6, step_s=0.001)) as client:
+            await _until(lambda: client.stats is not None)
+            seen, deliver = [], client._deliver
+            client._deliver = lambda message: (seen.append(type(message)), deliver(message))
+            began = time.monotonic()
+            await _collect(client, _add("a", max_tokens=1000))
+            most = (time.monotonic() - began) / STATS_PERIOD_S + 2
+            assert seen.count(Updates) == 1000 and 1 <= seen.count(Stats) <= most
+            assert client.stats.prompt_tokens == 3
+            await _until(lambda: client.stats.running == 0)
+            async with contextlib.aclosing(client.generate(_add("b"))) as updates:
+                await anext(updates)
+            await _until(lambda: client.stats.running == 0 and client.stats.prompt_tokens == 6)
+
+    asyncio.run(run())
+
+
+def test_flush_of_a_cache_that_breaks_the_engine():
+    async def run():
+        engine = FakeEngine()
+        engine.flush_cache = lambda: {}["page"]
+        async with _connected(engine) as client:
+            for _ in range(2):
+                with pytest.raises(EngineDied):
+                    await client.flush_cache()
 
     asyncio.run(run())
 

@@ -89,20 +89,15 @@ def test_invalid_value_names_the_field(served, param, value):
 
 
 UNSUPPORTED = [
-    ("tool_choice", {"tools": [TOOL], "tool_choice": "required"}),
-    ("tool_choice", {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "weather"}}}),
-    ("logprobs", {"logprobs": True}),
-    ("logit_bias", {"logit_bias": {"5": 1}}),
-    ("response_format", {"response_format": {"type": "json_object"}}),
-    ("regex", {"regex": "a+"}),
-    ("continue_final_message", {"continue_final_message": True}),
-    ("messages[0].content[0].type", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+    ("best_of", "/v1/completions", {"prompt": "x", "best_of": 2}),
+    ("suffix", "/v1/completions", {"prompt": "x", "suffix": "after"}),
+    ("messages[0].content[0].type", CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
 ]
 
 
-@pytest.mark.parametrize(("param", "more"), UNSUPPORTED)
-def test_what_is_not_there_yet_is_said(served, param, more):
-    message = refused(post(served, json={"messages": USER} | more), 400, param, "unsupported_parameter")
+@pytest.mark.parametrize(("param", "path", "body"), UNSUPPORTED)
+def test_what_is_not_there_yet_is_said(served, param, path, body):
+    message = refused(post(served, path, json=body), 400, param, "unsupported_parameter")
     assert "not supported yet" in message
 
 

@@ -1,0 +1,51 @@
+"""A chat request on its way to the engine."""
+
+import asyncio
+import time
+
+from server import constraints, convert
+from server.answers import Delta
+from server.chat_output import ChatOutput, Wishes
+from server.job import Job
+from server.schemas import ChatRequest
+from server.serving import Serving
+
+ChatJob = Job[ChatOutput, list[Delta]]
+
+
+async def chat_prompt(serving: Serving, body: ChatRequest) -> list[int]:
+    """The prompt of a chat request, be it longer than the context; ApiError for one that cannot be written."""
+    serving.check_model(body.model)
+    messages, tools = convert.template_messages(body), convert.template_tools(body)
+    return await asyncio.to_thread(serving.chat.encode_chat, messages, tools, convert.template_kwargs(body))
+
+
+async def chat_job(serving: Serving, body: ChatRequest, request_id: str) -> ChatJob:
+    """Checks the request against the model and makes its prompt; ApiError for what cannot be served."""
+    serving.check_model(body.model)
+    convert.check_chat_supported(body, serving.chat.parse_tools)
+    max_model_len = serving.engine().max_model_len
+    prompt_ids, tools = await chat_prompt(serving, body), convert.template_tools(body)
+    limit = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+    max_tokens = getattr(body, limit)
+    convert.check_length("messages", len(prompt_ids), limit, max_tokens, max_model_len)
+    params = convert.sampling_params(body, serving.model, max_tokens)
+    guide = await constraints.chat_guide(serving, body, tools, prompt_ids)
+    n = body.n or 1
+    adds = convert.engine_requests(
+        request_id, [prompt_ids], params, n, serving.model, guides=[guide], cache_salt=body.cache_salt
+    )
+    outputs = [serving.chat.output(prompt_ids, tools, _wishes(body)) for _ in adds]
+    return Job(request_id, int(time.time()), serving.model.names[0], adds, outputs, n)
+
+
+def _wishes(body: ChatRequest) -> Wishes:
+    return Wishes(
+        stops=body.stop or (),
+        min_tokens=body.min_tokens or 0,
+        hide_reasoning=body.include_reasoning is False,
+        join_reasoning=body.separate_reasoning is False,
+        one_call=body.parallel_tool_calls is False or body.named_tool is not None,
+        logprobs=body.num_logprobs,
+        tokens_as_ids=bool(body.return_tokens_as_token_ids),
+    )

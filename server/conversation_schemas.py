@@ -1,0 +1,94 @@
+"""The conversation in a request: messages, tools, and which of them the model must call."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from server.body import Body, wrong
+
+
+class ContentPart(BaseModel):
+    """A piece of a message; which types are served is decided in `convert`."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str
+    text: str | None = None
+
+
+def _text_or_parts(value: Any) -> str:
+    return "<parts>" if isinstance(value, list) else "<text>"
+
+
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")], Discriminator(_text_or_parts)
+]
+
+
+class CalledFunction(Body):
+    name: str = Field(min_length=1)
+    arguments: str | dict[str, Any] | None = None
+
+
+class PastToolCall(Body):
+    """A call that the assistant made earlier. `arguments` is JSON text, or the object itself."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Message(Body):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[PastToolCall] | None = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _content_where_needed(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise wrong("content", f"a message of role {self.role} needs it")
+        return self
+
+
+class FunctionSpec(BaseModel):
+    """A function that the model may call; fields unknown here go to the template as they are.
+
+    `strict`: the arguments of a call have the form that `parameters` demands, also where the model chooses to call.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.:-]{1,256}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: Literal["function"]
+    function: FunctionSpec
+
+
+class NamedFunction(Body):
+    name: str
+
+
+class NamedToolChoice(Body):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+def _mode_or_named(value: Any) -> str:
+    return "<mode>" if isinstance(value, str) else "<named>"
+
+
+ToolChoice = Annotated[
+    Annotated[Literal["auto", "none", "required"], Tag("<mode>")] | Annotated[NamedToolChoice, Tag("<named>")],
+    Discriminator(_mode_or_named),
+]
