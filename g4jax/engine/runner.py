@@ -125,9 +125,7 @@ class Runner:
             out = self._program(key)(*inputs) if key[0] == "draw" else self._run(key, *inputs)
             jax.block_until_ready(out)
 
-    def _drawing(
-        self, requests: Sequence[Request], drawn: Sequence[int], rows: int, variant: Variant
-    ) -> DrawInputs:
+    def _drawing(self, requests: Sequence[Request], drawn: Sequence[int], rows: int, variant: Variant) -> DrawInputs:
         """What is needed to draw; the device's own zeros where no request has a bias or a penalty."""
         shapes, vocab_size = self.step.shapes, self.step.vocab_size
         return draw_inputs(requests, drawn, rows, variant, shapes, vocab_size, self._resident_zeros)

@@ -233,7 +233,8 @@ class Scheduler:
     def _pages_promised(self, request: Request) -> int:
         """Pages a running request will ask for soon: newcomers that took them would only have to give way again."""
         return self.pages.pages_short(
-            request, request.num_tokens + request.num_drawn + min(self.decode_steps, request.remaining(self.max_model_len))
+            request,
+            request.num_tokens + request.num_drawn + min(self.decode_steps, request.remaining(self.max_model_len)),
         )
 
     def _grow(self, request: Request, end: int) -> bool:
