@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from g4jax.llm import LLM
     from g4jax.sample.params import SamplingParams
 
+__version__ = "0.1.0"
 __all__ = ["LLM", "Gemma4Config", "SamplingParams"]
 
 _HOMES = {"LLM": "g4jax.llm", "SamplingParams": "g4jax.sample.params", "Gemma4Config": "g4jax.config"}

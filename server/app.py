@@ -5,12 +5,12 @@ import hmac
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import cast
 
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from g4jax import __version__
 from server import errors, openapi
 from server.anthropic import errors as anthropic_errors
 from server.chat_format import ChatFormat
@@ -46,7 +46,7 @@ def create_app(
         client.start()
         yield
 
-    app = FastAPI(title="g4jax", version=version("g4jax"), lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="g4jax", version=__version__, lifespan=lifespan, redoc_url=None)
     serving = Serving(client, chat, model, Metrics(model.names[0], lambda: client.stats), max_queued)
     for family in (chat_routes, completions, responses, messages, tokenize, models, info, control, health, metrics):
         app.include_router(family.routes(serving), responses=openapi.errors())

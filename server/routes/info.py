@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from g4jax import __version__
 from server.answers import encode_json
 from server.serving import Serving
 
@@ -17,7 +18,7 @@ def routes(serving: Serving) -> APIRouter:
 
     @router.get("/version")
     async def own_version() -> Response:
-        return _json({"version": version("g4jax")})
+        return _json({"version": __version__})
 
     @router.get("/get_server_info")
     @router.get("/server_info")
@@ -31,7 +32,7 @@ def _facts(serving: Serving) -> dict[str, Any]:
     """SGLang's clients look for `internal_states`, one for each engine."""
     engine, stats = serving.engine(), serving.client.stats
     return {
-        "version": version("g4jax"),
+        "version": __version__,
         "jax_version": version("jax"),
         "served_model_name": serving.model.names[0],
         "model_path": serving.model.root,
