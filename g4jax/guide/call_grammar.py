@@ -12,7 +12,7 @@ from g4jax.guide.lark_rules import LarkRules, literal
 from g4jax.guide.schema_keywords import check_size, types_of
 from g4jax.guide.schema_nodes import SchemaNodes
 
-_NAME = re.compile(r"\w[\w.:\-]*", re.ASCII)
+_NAME = re.compile(r"\w[\w.:\-]*")
 
 
 def tool_calls(
@@ -72,7 +72,7 @@ def _arguments(tool: str, schema: Any, rules: LarkRules, scalars: CallScalars) -
     for node in nodes.alternatives(schema, tool):
         if "object" not in types_of(node):
             raise GrammarError(f"{tool}: the parameters must describe an object")
-        closed = {"additionalProperties": False} if not node.get("properties") else {}
+        closed = {} if node.get("properties") or node.get("required") else {"additionalProperties": False}
         options.append(values.object(closed | node, tool, depth=0))
     bodies = [body for body in options if body is not None]
     if not bodies:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llguidance import LLMatcher
@@ -15,6 +15,7 @@ from g4jax.guide.schema_merge import Node
 from g4jax.guide.text_patterns import formatted, searched
 
 _MAX_TEXT = 100_000
+_MAX_CHECKED = 500
 _BARE_KEY = re.compile(r"[A-Za-z_$@][\w$@.\-]*", re.ASCII)
 """Keys that the reader of calls takes without delimiters, wherever they stand."""
 
@@ -32,11 +33,12 @@ class CallScalars:
     def __init__(self, rules: LarkRules, quote: int):
         self._rules = rules
         self._quote = f"<[{quote}]>"
+        self._checked_pieces: set[str] = set()
 
     def string(self, node: Node, where: str) -> str | None:
         """None if none is long and short enough."""
         patterns = node.get("pattern", ())
-        regexes = [_checked(searched(pattern), f"{where}: pattern {pattern!r}") for pattern in patterns]
+        regexes = [self._checked(searched(pattern), f"{where}: pattern {pattern!r}") for pattern in patterns]
         regexes += filter(None, map(formatted, node.get("format", ())))
         shortest, longest = node.get("minLength", 0), min(node.get("maxLength", _MAX_TEXT), _MAX_TEXT)
         if shortest > _MAX_TEXT:
@@ -56,7 +58,7 @@ class CallScalars:
         if "multipleOf" in bounds:
             check_multiples({significant(bounds["multipleOf"])})
         schema = {"type": kind, **bounds, "x-guidance": {"whitespace_flexible": False}}
-        return self._rules.rule(_checked(f"%json {json.dumps(schema)}", f"{where}: {kind}"))
+        return self._rules.rule(self._checked(f"%json {json.dumps(schema)}", f"{where}: {kind}"))
 
     def constants(self, values: list[Any], where: str) -> list[str]:
         """One piece for each value, but one for all of the strings."""
@@ -90,18 +92,19 @@ class CallScalars:
         except ValueError:
             raise GrammarError(f"{where}: {value} is not a JSON number") from None
 
+    def _checked(self, piece: str, where: str) -> str:
+        """The piece itself. GrammarError if it cannot be compiled; past many pieces only the whole grammar tells."""
+        if piece not in self._checked_pieces and len(self._checked_pieces) < _MAX_CHECKED:
+            self._checked_pieces.add(piece)
+            is_wrong, messages = LLMatcher.validate_grammar_with_warnings(f"start: {piece}")
+            if is_wrong:
+                raise GrammarError(f"{where}: {cause(messages[0])}")
+        return piece
+
     def _delimited(self, text: str) -> str:
         return f"{self._quote} {literal(text)} {self._quote}"
 
 
-def _checked(piece: str, where: str) -> str:
-    """The piece of a grammar itself. GrammarError if it cannot be compiled."""
-    is_wrong, messages = LLMatcher.validate_grammar_with_warnings(f"start: {piece}")
-    if is_wrong:
-        raise GrammarError(f"{where}: {cause(messages[0])}")
-    return piece
-
-
-def in_order(names: Any) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
     """As the chat template writes keys."""
     return sorted(names, key=str.lower)

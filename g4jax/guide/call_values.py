@@ -42,7 +42,7 @@ class CallValues:
             self.reached_limit = True
             return None
         required = set(node.get("required", ()))
-        names = in_order({*node.get("properties", ()), *required})
+        names = in_order(dict.fromkeys([*node.get("properties", ()), *node.get("required", ())]))
         self._nodes.spend(1 + len(names), where)
         pairs: list[tuple[str, str]] = []
         for name in names:
@@ -137,7 +137,7 @@ class CallValues:
 
 
 def _inside(where: str, name: str) -> str:
-    return f"{where}.{name}" if len(where) < _MAX_PATH else where
+    return f"{where}.{name}"[:_MAX_PATH]
 
 
 def _repeat(body: str, least: int, most: int | None) -> str:

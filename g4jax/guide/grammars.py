@@ -14,6 +14,9 @@ from g4jax.guide.lark_rules import literal
 from g4jax.guide.schema_dialect import for_llguidance
 from g4jax.guide.schema_keywords import check_size
 
+MAX_GBNF = 50_000
+"""Characters of a grammar in GBNF. The time to convert it can grow with the square."""
+
 _JSON_STYLE = {
     "whitespace_flexible": False,
     "item_separator": ", ?",
@@ -82,6 +85,8 @@ def lark(text: str) -> str:
         raise GrammarError(
             "the grammar is neither Lark (with a rule 'start: ...') nor GBNF (with a rule 'root ::= ...')"
         )
+    if len(text) > MAX_GBNF:
+        raise GrammarError(f"the GBNF grammar has {len(text)} characters, {MAX_GBNF} are allowed; larger ones in Lark")
     try:
         return LLMatcher.grammar_from_lark(gbnf_to_lark(text))
     except Exception as error:  # the converter raises whatever it meets
@@ -90,5 +95,5 @@ def lark(text: str) -> str:
 
 def _check_inner_schemas(text: str) -> None:
     for match in _INNER_SCHEMA.finditer(text):
-        with contextlib.suppress(json.JSONDecodeError):  # llguidance says it better
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):  # llguidance says it better
             for_llguidance(json.JSONDecoder().raw_decode(text, match.end())[0])

@@ -4,19 +4,21 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from g4jax.guide.schema_keywords import type_of, types_of
+from g4jax.guide.schema_keywords import FAMILIES, type_of, types_of
 from g4jax.guide.schema_merge import Node
 
 
 def fitting_values(node: Node) -> list[Any]:
-    """By type, and for strings and numbers by the bounds; what is in objects and arrays is not looked at."""
+    """By type and by bounds. Objects and arrays are not looked into: they go where any other keyword is about them."""
     types = types_of(node)
     return [value for value in node["enum"].values() if _has_type(value, types) and _is_within(value, node)]
 
 
 def _is_within(value: Any, node: Node) -> bool:
-    is_number = type(value) in (int, float)
-    checks = _STRING_CHECKS if isinstance(value, str) else _NUMBER_CHECKS if is_number else {}
+    kind = type_of(value)
+    if kind in ("object", "array"):
+        return not any(keyword in node for keyword in FAMILIES[kind])
+    checks = {"string": _STRING_CHECKS, "integer": _NUMBER_CHECKS, "number": _NUMBER_CHECKS}.get(kind, {})
     return all(check(value, node[keyword]) for keyword, check in checks.items() if keyword in node)
 
 

@@ -16,18 +16,18 @@ MAX_PROPERTIES = 1000
 TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
 NUMERIC_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf")
 
-_FAMILIES = {
+FAMILIES: dict[str, tuple[str, ...]] = {
     "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
     "array": ("items", "prefixItems", "minItems", "maxItems"),
     "string": ("pattern", "format", "minLength", "maxLength"),
     "number": NUMERIC_BOUNDS,
 }
+"""The keywords that speak about values of one type."""
 
 _UNSUPPORTED: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("not", "if", "contains", "$dynamicRef", "$recursiveRef"), lambda value: True),
+    **dict.fromkeys(("not", "if", "contains", "unevaluatedItems", "$dynamicRef"), lambda value: True),
     **dict.fromkeys(("dependentRequired", "dependentSchemas", "dependencies", "patternProperties"), bool),
     "uniqueItems": bool,
-    "unevaluatedItems": lambda value: value is not False,
     "unevaluatedProperties": lambda value: value is not False,
     "propertyNames": lambda value: value not in (True, {}, {"type": "string"}),
 }
@@ -77,7 +77,7 @@ def types_of(node: Node) -> list[str]:
         return node["type"]
     if "enum" in node:
         return list(dict.fromkeys(map(type_of, node["enum"].values())))
-    implied = [kind for kind, keywords in _FAMILIES.items() if any(keyword in node for keyword in keywords)]
+    implied = [kind for kind, keywords in FAMILIES.items() if any(keyword in node for keyword in keywords)]
     return implied or [kind for kind in TYPES if kind != "integer"]
 
 
@@ -138,4 +138,4 @@ _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "discriminator": (lambda value: isinstance(value, Mapping), "an object"),
 }
 
-_KEPT = tuple(keyword for keywords in _FAMILIES.values() for keyword in keywords)
+_KEPT = tuple(keyword for keywords in FAMILIES.values() for keyword in keywords)

@@ -7,7 +7,7 @@ from llguidance import regex_to_lark
 _ANYTHING = "(?s:.*)"
 _YEAR_MONTH_DAY = (
     r"[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
-    r"|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+    r"|02-(?:0[1-9]|1[0-9]|2[0-8]))|[0-9]{2}(?:0[48]|[2468][048]|[13579][26])-02-29"
 )
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
@@ -20,7 +20,7 @@ _DAYS = rf"(?:{_UNIT_COUNT}Y(?:{_UNIT_COUNT}M(?:{_UNIT_COUNT}D)?)?|{_UNIT_COUNT}
 _FORMATS = {
     "date": _YEAR_MONTH_DAY,
     "time": _TIME,
-    "date-time": f"{_YEAR_MONTH_DAY}T{_TIME}",
+    "date-time": f"(?:{_YEAR_MONTH_DAY})T{_TIME}",
     "duration": f"P(?:{_DAYS}(?:{_CLOCK})?|{_CLOCK}|{_UNIT_COUNT}W)",
     "email": rf"[a-zA-Z0-9!#$%&'*+/=?^_`{{|}}~-]{{1,64}}(?:\.[a-zA-Z0-9_+-]{{1,64}}){{0,8}}@{_HOST}",
     "hostname": _HOST,

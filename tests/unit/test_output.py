@@ -3,6 +3,7 @@ import random
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,16 +13,11 @@ from g4jax.chat.output import OutputParser
 from g4jax.chat.template import ChatTemplate, shipped_source
 from g4jax.chat.tokenizer import SPELLINGS
 from g4jax.testing.byte_tokenizer import byte_tokenizer
+from scripts.parse_output import PROMPTS, Case
 
 TOKENIZER = byte_tokenizer()
 LINES = (Path(__file__).parents[1] / "data" / "parser_cases.jsonl").read_text().splitlines()
-CASES = {case["id"]: case for case in map(json.loads, LINES)}
-UNSUPPORTED: dict[str, str] = {}
-PROMPTS = {
-    "plain": "<bos><|turn>user\nHi<turn|>\n<|turn>model\n",
-    "open_channel": "<bos><|turn>user\nHi<turn|>\n<|turn>model\n<|tool_response>x<tool_response|><|channel>thought\n",
-    "closed_channel": "<bos><|turn>user\nHi<turn|>\n<|turn>model\n<|channel>thought\n<channel|>",
-}
+CASES = [json.loads(line) for line in LINES]
 TOOLS = [
     {"type": "function", "function": {"name": "f", "parameters": {"properties": {"s": {"type": "string"}}}}},
     {"type": "function", "function": {"name": "g"}},
@@ -30,19 +26,6 @@ TOOLS = [
 
 def parser(prompt=PROMPTS["plain"], **kwargs):
     return OutputParser(TOKENIZER, prompt_ids=TOKENIZER.encode_rendered(prompt), **kwargs)
-
-
-def case_parser(case):
-    return parser(
-        PROMPTS[case.get("prompt_state", "plain")],
-        tools=case["tools"],
-        parse_tools=case.get("tool_choice") != "none",
-        parallel_tool_calls=case.get("parallel_tool_calls", True),
-    )
-
-
-def case_ids(case):
-    return (TOKENIZER.encode_text if "token_kinds" in case else TOKENIZER.encode_rendered)(case["text"])
 
 
 def parse(parser, pieces):
@@ -67,20 +50,20 @@ def seen(message):
     return {"content": message.content, "reasoning_content": reasoning or None, "tool_calls": calls}
 
 
-@pytest.mark.parametrize("case", [c for c in CASES.values() if c["id"] not in UNSUPPORTED], ids=lambda c: c["id"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_cases_however_they_are_cut(case):
     expected_all = case["expected"]
     expected = {key: expected_all[key] for key in ("content", "reasoning_content", "tool_calls")}
     accepted = [expected, expected | expected_all.get("alternative", {})]
-    for pieces in cuttings(case_ids(case)):
-        reader = case_parser(case)
+    given = msgspec.convert(case, Case)
+    for pieces in cuttings(given.ids(TOKENIZER)):
+        reader = given.parser(TOKENIZER)
         message = parse(reader, pieces)
         assert seen(message) in accepted
         if not message.tool_calls and "incomplete_call" in expected_all:
             assert [call.name for call in message.unfinished] == [expected_all["incomplete_call"]]
         if "finish_reason" in expected_all:
-            engine = "length" if expected_all["finish_reason"] == "length" else "stop"
-            assert reader.finish_reason(engine) == expected_all["finish_reason"]
+            assert reader.finish_reason(given.engine_reason(TOKENIZER)) == expected_all["finish_reason"]
 
 
 NOISE = st.lists(
