@@ -25,6 +25,18 @@ Content = Annotated[
 ]
 
 
+def _text_parts_or_object(value: Any) -> str:
+    return "<object>" if isinstance(value, dict) else _text_or_parts(value)
+
+
+MessageContent = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[ContentPart], Tag("<parts>")]
+    | Annotated[dict[str, Any], Tag("<object>")],
+    Discriminator(_text_parts_or_object),
+]
+
+
 class CalledFunction(Body):
     name: str = Field(min_length=1)
     arguments: str | dict[str, Any] | None = None
@@ -39,8 +51,10 @@ class PastToolCall(Body):
 
 
 class Message(Body):
+    """The content of a tool's result may be an object; the model reads it as JSON."""
+
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content | None = None
+    content: MessageContent | None = None
     name: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -51,6 +65,8 @@ class Message(Body):
     def _content_where_needed(self) -> Self:
         if self.content is None and self.role != "assistant":
             raise wrong("content", f"a message of role {self.role} needs it")
+        if isinstance(self.content, dict) and self.role != "tool":
+            raise wrong("content", "must be a text or a list of parts; only a tool's result may be an object")
         return self
 
 

@@ -188,8 +188,8 @@ def _message(message: Message, param: str) -> dict[str, Any]:
     return out | {name: value for name, value in optional.items() if value is not None}
 
 
-def _content(message: Message, param: str) -> str | list[dict[str, str]] | None:
-    if message.content is None or isinstance(message.content, str):
+def _content(message: Message, param: str) -> str | dict[str, Any] | list[dict[str, str]] | None:
+    if message.content is None or isinstance(message.content, str | dict):
         return message.content
     return [_part(part, f"{param}.content[{i}]") for i, part in enumerate(message.content)]
 

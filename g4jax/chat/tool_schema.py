@@ -118,6 +118,8 @@ def _container(text: str, types: frozenset[str]) -> str | None:
 
 def _leaves(node: Any, root: Any, depth: int) -> list[Mapping[str, Any]]:
     """The node and every alternative in it."""
+    if node is True:
+        return [{}]
     if not isinstance(node, Mapping) or depth > _MAX_DEPTH:
         return []
     inner = [_resolve(node["$ref"], root)] if "$ref" in node else []

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 from g4jax.engine.request import FinishReason, Request, TokenLogprobs
 
-
 DRAWN = 1 << 20
 
 

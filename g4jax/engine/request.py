@@ -38,9 +38,10 @@ class Request:
         never cuts one.
     cache_salt: requests share cached pages only under the same salt (of their media, say).
     guide: what the output must look like; it is told of every token.
-    tokens: prompt_ids + output_ids. num_planned, num_drawn: tokens that launches under way compute and draw; their
-        results are not known yet. source: where the last of them leaves its token on the device. num_computed: how many of them have their K/V in the cache. num_cached: prompt
+    tokens: prompt_ids + output_ids. num_computed: how many of them have their K/V in the cache. num_cached: prompt
         tokens found in the prefix cache when the request was first admitted.
+    num_planned, num_drawn: tokens that launches under way compute and draw, whose results are not known yet. source:
+        where the last of these launches leaves its token on the device.
     sliding_pages, full_pages: logical page index -> physical page; 0 = given back.
     seed: uint32, drawn here when `params.seed` is None.
     """
@@ -126,5 +127,6 @@ class Request:
         self.mask = None
         if token != self.stop_id:
             self.guide.accept(token)
-            if self.guide.error is not None:
-                self.finish_reason, self.error = "error", self.guide.error
+        # Where nothing may follow, the mask is empty and whatever was drawn means nothing, a stop id too.
+        if self.guide.error is not None:
+            self.finish_reason, self.error = "error", self.guide.error

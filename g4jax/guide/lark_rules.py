@@ -41,7 +41,3 @@ class LarkRules:
 def literal(text: str) -> str:
     """Exactly this text."""
     return json.dumps(text).replace(_DELETE, "\\u007f")
-
-
-def one_of(bodies: list[str]) -> str:
-    return " | ".join(bodies)

@@ -17,8 +17,8 @@ class Vocabulary:
     Control tokens stand in a grammar by their id, as in `<[48]>`, and never match text. Ids up to `vocab_size` that
     the tokenizer does not know match nothing.
 
-    `size`: `vocab_size`. `backend`: what llguidance works with. `anything`, `text`: masks of all tokens, and of those
-    that are ordinary text; uint32 [ceil(size / 32)], bit i % 32 of word i // 32.
+    `backend`: what llguidance works with. `anything`, `text`: masks of all tokens, and of those that are ordinary text;
+    uint32 [ceil(vocab_size / 32)], bit i % 32 of word i // 32.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int]):
@@ -27,7 +27,6 @@ class Vocabulary:
             raise ValueError("stop_ids is empty: an answer under a grammar could not end; give the model's end ids")
         controls = {i for i in {*tokenizer.control_ids, tokenizer.control.unk} if i is not None and i < vocab_size}
         tokens = [b"" if i in controls else _text(tokenizer, i) for i in range(vocab_size)]
-        self.size = vocab_size
         self.channel_open = tokenizer.control.channel_open
         self.channel_close = tokenizer.control.channel_close
         self.anything = _mask(np.ones(vocab_size, np.uint8))

@@ -36,6 +36,7 @@ INVALID = [
     ("messages", "hello"),
     ("messages[0].role", [{"role": "king", "content": "x"}]),
     ("messages[0].role", [{"content": "x"}]),
+    ("messages[0].content", [{"role": "user", "content": {"a": 1}}]),
     ("messages[1].content", [*USER, {"role": "user"}]),
     ("messages[0].content", [{"role": "user", "content": 5}]),
     ("messages[0].content[0].type", [{"role": "user", "content": [{"text": "x"}]}]),
