@@ -12,7 +12,7 @@ from g4jax.guide.schema_merge import Node, merge
 
 _MAX_NESTING = 64
 _MAX_ALTERNATIVES = 256
-_MAX_WORK = 30_000
+_MAX_WORK = 15_000
 _ANYTHING: list[Node] = [{}]
 _NOTHING: list[Node] = []
 

@@ -21,8 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pallas_kernels.core import Implementation
-from pallas_kernels.linear import Columns, reference, triton
+from pallas_kernels.linear import Columns, triton
 from pallas_kernels.linear.shapes import SHAPES, Shape
 from pallas_kernels.linear.tiles import DOT_CANDIDATES, GEMV_CANDIDATES, Tile, fit
 from pallas_kernels.norm.api import Residual, add_rms_norm
@@ -44,7 +43,6 @@ class Form(NamedTuple):
     """A way to compute a product."""
 
     name: str
-    implementation: Implementation = "triton"
     tile: Tile | None = None
     fused: bool = True
     """The stream's norm runs inside the product, where the rows are few enough for that; else it is its own launch."""
@@ -57,16 +55,13 @@ def step(shape: Shape, rows: int, form: Form) -> Step:
 
     def normed(x, w, last):
         residual, then = Residual(x, x, weight, scale), weight if shape.then else None
-        if form.fused and form.implementation == "triton" and rows <= triton.MAX_NORM_ROWS:
+        if form.fused and rows <= triton.MAX_NORM_ROWS:
             return triton.norm_linear(residual, then, w, shape.activation, times, eps=EPS, tile=form.tile)
-        x, h = add_rms_norm(residual, (weight,) * shape.then, eps=EPS, implementation=form.implementation)
+        x, h = add_rms_norm(residual, (weight,) * shape.then, eps=EPS, implementation="triton")
         return plain(x, w, last, h[0] if h else x)
 
     def plain(x, w, last, h=None):
-        h = x if h is None else h
-        if form.implementation == "triton":
-            return x, triton.project(h, w, shape.activation, times, tile=form.tile, after=last)
-        return x, reference.project(h if shape.normed else h + last[:, :1] * 0, w, shape.activation, times)
+        return x, triton.project(x if h is None else h, w, shape.activation, times, tile=form.tile, after=last)
 
     return jax.jit(normed if shape.normed else plain)
 
@@ -85,12 +80,12 @@ def compile_chain(shape: Shape, rows: int, count: int, form: Form) -> Any:
 
     x, last = (jax.ShapeDtypeStruct((rows, n), jnp.bfloat16) for n in (shape.k, shape.n))
     weights = [jax.ShapeDtypeStruct(shape.weight, jnp.bfloat16)] * count
-    return jax.jit(chain).lower(x, last, weights).compile(OPTIONS if form.implementation == "triton" else None)
+    return jax.jit(chain).lower(x, last, weights).compile(OPTIONS)
 
 
 def forms(shape: Shape, rows: int, *, every: bool) -> list[Form]:
-    """What is used, XLA's own, and if `every` all the candidates."""
-    chosen = [Form("chosen"), Form("xla", "reference")]
+    """What is used, and if `every` all the candidates."""
+    chosen = [Form("chosen")]
     if not every:
         return chosen
     tiles: list[Tile] = list(dict.fromkeys(t._replace(depth=fit(shape.k, t.depth)) for t in DOT_CANDIDATES))

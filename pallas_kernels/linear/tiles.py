@@ -45,15 +45,15 @@ GEMV_CANDIDATES = (GemvTile(1, 8), GemvTile(2, 4), GemvTile(4, 2), GemvTile(8, 2
 def choose_tile(n: int, k: int, *, rows: int, gated: bool, normed: bool, wide: bool) -> Tile:
     """The tile for `rows` rows of N results of depth K; `normed`: the program norms its operand; `wide`: float32.
 
-    Of the candidates those that were fastest on an H200 for E2B at one row (docs/performance.md).
+    Of the candidates those that were fastest on an H200 for E2B at one row and at eight (docs/performance.md).
     """
     if wide:
         return DotTile(32, fit(k, 32), 4, 2)
     if rows == 1 and not gated and n * k <= GEMV_ELEMENTS and (gemv := _gemv_tile(n, k, normed)) is not None:
         return gemv
     if n < 32 * 132:  # few programs: thin tiles, and deep ones while the operand fits the registers beside them
-        if normed and rows > 1:
-            return DotTile(16, fit(k, 128), 4, 8)
+        if rows > 1:
+            return DotTile(16, fit(k, 128), 4, 8) if normed else DotTile(16, fit(k, 256), 2, 4)
         return DotTile(16, fit(k, 256), 4, 4) if normed else DotTile(16, fit(k, 512), 4, 3)
     if gated or n < 64 * 528:
         return DotTile(32, fit(k, 128), 4, 4)
