@@ -9,6 +9,8 @@ from g4jax.engine.request import Request
 from g4jax.engine.runner import Runner
 from g4jax.engine.scheduler import Scheduler
 
+Plan = PrefillPlan | DecodePlan
+
 
 class Engine:
     """Not thread-safe: one thread adds, steps and aborts.
@@ -22,7 +24,7 @@ class Engine:
         self.runner, self.scheduler = runner, scheduler
         self.max_model_len = scheduler.max_model_len
         self.max_batch = scheduler.max_batch
-        self._under_way: tuple[PrefillPlan | DecodePlan, Callable[[], Any]] | None = None
+        self._under_way: tuple[Plan, Callable[[], Any]] | None = None
 
     @property
     def has_work(self) -> bool:
@@ -41,20 +43,31 @@ class Engine:
 
         Empty where nothing is known yet, or only a part of a prompt was run.
         """
-        plan, before = self.scheduler.plan(), self._under_way
-        self._under_way = None if plan is None else (plan, self.runner.start(plan))
+        before, self._under_way = self._under_way, None
+        if before is not None and self._is_all_there_is(before[0]):
+            # Launching takes the host milliseconds: first tokens do not wait where nobody profits from an early start.
+            return self._complete(*before)
+        plan = self.scheduler.plan()
         if plan is not None:
+            self._under_way = (plan, self.runner.start(plan))
             self._prepare_masks()
-        if before is None:
-            return []
-        done, result = before
-        if isinstance(done, PrefillPlan):
-            return self.scheduler.complete_prefill(done, result())
-        return self.scheduler.complete_decode(done, result())
+        return [] if before is None else self._complete(*before)
 
     def flush_cache(self) -> None:
         """Forgets every prefix that could be used again."""
         self.scheduler.pages.forget()
+
+    def _is_all_there_is(self, plan: Plan) -> bool:
+        """Every running request has the end of its prompt in the plan, and nobody waits."""
+        if not isinstance(plan, PrefillPlan) or not all(piece.finishes for piece in plan.pieces):
+            return False
+        stats = self.scheduler.stats()
+        return len(plan.pieces) == stats.running and not stats.waiting
+
+    def _complete(self, plan: Plan, result: Callable[[], Any]) -> list[Update]:
+        if isinstance(plan, PrefillPlan):
+            return self.scheduler.complete_prefill(plan, result())
+        return self.scheduler.complete_decode(plan, result())
 
     def _prepare_masks(self) -> None:
         """Asks the guides of requests that are not under way, while the device is busy with those that are."""

@@ -1,4 +1,4 @@
-"""Times the products of the released models: the chosen tile, XLA's own product and, if asked, every candidate tile.
+"""Times the products of the released models: the chosen tile and, if asked, every candidate tile.
 
 python -m pallas_kernels.linear.bench [--models E2B,31B] [--rows 1,8,64] [--names gate_up,down] [--candidates]
 
