@@ -17,7 +17,7 @@ _UNIT_COUNT = "[0-9]{1,9}"
 _CLOCK = rf"T(?:{_UNIT_COUNT}H(?:{_UNIT_COUNT}M(?:{_UNIT_COUNT}S)?)?|{_UNIT_COUNT}M(?:{_UNIT_COUNT}S)?|{_UNIT_COUNT}S)"
 _DAYS = rf"(?:{_UNIT_COUNT}Y(?:{_UNIT_COUNT}M(?:{_UNIT_COUNT}D)?)?|{_UNIT_COUNT}M(?:{_UNIT_COUNT}D)?|{_UNIT_COUNT}D)"
 
-_FORMATS = {
+FORMATS = {
     "date": _YEAR_MONTH_DAY,
     "time": _TIME,
     "date-time": f"(?:{_YEAR_MONTH_DAY})T{_TIME}",
@@ -34,7 +34,7 @@ _FORMATS = {
 
 def formatted(name: str) -> str | None:
     """What a string of this `format` looks like; None for formats that say nothing here."""
-    regex = _FORMATS.get(name)
+    regex = FORMATS.get(name)
     return None if regex is None else _slashed(regex)
 
 

@@ -167,3 +167,10 @@ def test_grammars_in_lark_and_in_gbnf():
 )
 def test_a_grammar_that_cannot_be_followed_is_refused(text, reason):
     assert reason in refusal(lark, text)
+
+
+def test_a_date_is_one_of_the_calendar():
+    schema = {"type": "object", "properties": {"a": {"type": "string", "format": "date"}}, "required": ["a"]}
+    grammar = json_schema(schema | {"additionalProperties": False})
+    assert takes(grammar, '{"a":"2024-02-29"}') and takes(grammar, '{"a":"1999-12-31"}')
+    assert not takes(grammar, '{"a":"0869-02-29"}') and not takes(grammar, '{"a":"2024-04-31"}')
