@@ -3,10 +3,10 @@
     python -m g4jax.server --max-model-len 1024 &
     python -m scripts.check_constraints --requests 500
 
-Four kinds of requests: a tool call that is required, one of a named function, and content by a JSON schema, without and
-behind a thought. Every request has schemas of its own, drawn by its seed; every second one is streamed. A call must be
-of one of the tools, its arguments must be JSON that fits the tool's schema, and so must content. What reaches the token
-limit counts as cut. The last line is one JSON object; exit status 1 if an answer is wrong or a request fails.
+Four kinds: a required tool call, one of a named function, content by a JSON schema, and the same behind a thought.
+Every request has schemas of its own, drawn by its seed; every second one is streamed. Calls must be of the tools, and
+arguments and content JSON that fits. What reaches the token limit counts as cut. The last line is one JSON object; exit
+status 1 if an answer is wrong or a request fails.
 """
 
 import argparse
@@ -56,9 +56,8 @@ def main() -> None:
         common = {"temperature": args.temperature, "max_tokens": args.max_tokens}
         bodies = [request(kind, args.seed + i, **common) for i in range(args.requests)]
         found = asyncio.run(outcomes(args.base_url, bodies, args.concurrency))
-        seconds = time.perf_counter() - began
-        figures[kind] = {name: found[name] for name in OUTCOMES} | {"seconds": round(seconds, 1)}
-        print(f"{kind:18}" + "".join(f"{found[name]:9}" for name in OUTCOMES) + f"{seconds:9.1f}", flush=True)
+        figures[kind] = {name: found[name] for name in OUTCOMES} | {"seconds": round(time.perf_counter() - began, 1)}
+        print(f"{kind:18}" + "".join(f"{figure:9}" for figure in figures[kind].values()), flush=True)
     print(json.dumps(vars(args) | {"kinds": figures}))
     sys.exit(any(row["invalid"] or row["error"] for row in figures.values()))
 
@@ -68,7 +67,7 @@ def request(kind: str, seed: int, **more: Any) -> dict[str, Any]:
     rng = random.Random(seed)
     text = " ".join(rng.choices(WORDS, k=rng.randint(1, 8)))
     body = more | {"model": "default", "messages": [{"role": "user", "content": text}], "seed": seed, "top_p": 1}
-    extra: dict[str, Any] = {"top_k": 0}
+    extra: dict[str, Any] = {"top_k": 0}  # and top_p 1: every token that the grammar allows may be drawn
     if kind in ("required", "named"):
         tools = [{"name": f"tool_{i}", "parameters": object_schema(rng)} for i in range(rng.randint(1, 3))]
         body["tools"] = [{"type": "function", "function": tool} for tool in tools]
@@ -82,9 +81,8 @@ def request(kind: str, seed: int, **more: Any) -> dict[str, Any]:
 
 
 def object_schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
-    keys = rng.sample(KEYS, rng.randint(1, 3))
-    properties = {key: value_schema(rng, depth + 1) for key in keys}
-    required = [key for key in keys if rng.random() < 0.6]
+    properties = {key: value_schema(rng, depth + 1) for key in rng.sample(KEYS, rng.randint(1, 3))}
+    required = [key for key in properties if rng.random() < 0.6]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
@@ -111,14 +109,13 @@ async def outcomes(base_url: str, bodies: list[dict[str, Any]], concurrency: int
         try:
             async with gate:
                 choice = await ask(client, body, streamed)
-        except openai.OpenAIError as error:
-            name, why = "error", str(error)
-        else:
-            why = None if choice.finish_reason == "length" else fault(body, choice)
-            name = "cut" if choice.finish_reason == "length" else "valid" if why is None else "invalid"
-        if why is not None:
-            print(f"{name}: {why}: {json.dumps(body)}", file=sys.stderr)
-        return name
+            if choice.finish_reason == "length":
+                return "cut"
+            check(body, choice)
+            return "valid"
+        except (openai.OpenAIError, ValueError, jsonschema.ValidationError) as error:
+            print(f"{str(error).splitlines()[0]}: {json.dumps(body)}", file=sys.stderr)
+            return "error" if isinstance(error, openai.OpenAIError) else "invalid"
 
     async with client:
         return Counter(await asyncio.gather(*(outcome(body, i % 2 == 1) for i, body in enumerate(bodies))))
@@ -131,28 +128,23 @@ async def ask(client: openai.AsyncOpenAI, body: dict[str, Any], streamed: bool) 
         return (await stream.get_final_completion()).choices[0]
 
 
-def fault(body: dict[str, Any], choice: Choice) -> str | None:
-    """What is wrong with an answer that was not cut; None if nothing is."""
+def check(body: dict[str, Any], choice: Choice) -> None:
+    """ValueError or ValidationError if an answer that was not cut is not what the request demands."""
     content = choice.message.content or ""
     calls = [call.function for call in choice.message.tool_calls or () if call.type == "function"]
-    is_call = "tools" in body
-    if (bool(calls), choice.finish_reason) != (is_call, "tool_calls" if is_call else "stop") or (is_call and content):
-        return f"{len(calls)} calls, content {content!r}, finish_reason {choice.finish_reason}"
-    if not is_call:
-        return misfit(content, body["response_format"]["json_schema"]["schema"])
-    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in body["tools"]}
-    if body["tool_choice"] != "required" and [call.name for call in calls] != [body["tool_choice"]["function"]["name"]]:
-        return "not one call of the named function"
-    faults = (misfit(call.arguments, schemas[call.name]) if call.name in schemas else "no such tool" for call in calls)
-    return next(filter(None, faults), None)
-
-
-def misfit(text: str, schema: dict[str, Any]) -> str | None:
-    try:
+    demanded = ("tool_calls", True, False) if "tools" in body else ("stop", False, True)
+    if (choice.finish_reason, bool(calls), bool(content)) != demanded:
+        raise ValueError(f"{len(calls)} calls, content {content!r}, finish_reason {choice.finish_reason}")
+    if content:
+        written = [(content, body["response_format"]["json_schema"]["schema"])]
+    else:
+        schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in body["tools"]}
+        named = body["tool_choice"]
+        if named != "required" and [call.name for call in calls] != [named["function"]["name"]]:
+            raise ValueError("not one call of the named function")
+        written = [(call.arguments, schemas.get(call.name, False)) for call in calls]
+    for text, schema in written:
         jsonschema.validate(json.loads(text), schema, DRAFT, format_checker=DRAFT.FORMAT_CHECKER)
-    except (ValueError, jsonschema.ValidationError) as error:
-        return str(error).splitlines()[0]
-    return None
 
 
 if __name__ == "__main__":

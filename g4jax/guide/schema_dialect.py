@@ -12,7 +12,7 @@ from g4jax.guide.text_patterns import FORMATS
 _MAX_MULTIPLE = 10_000
 _MAX_BOUND = (1 << 53) - 1
 _LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
-_FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown"}
+_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown")
 _DATES = ("date", "date-time")
 """llguidance lets every year have a 29th of February; our own patterns do not."""
 _BY_NAME = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
@@ -53,8 +53,9 @@ def _schema(schema: Any, multiples: set[int]) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     kept = {key: value for key, value in schema.items() if key != "format" or value in _FORMATS}
-    if kept.get("format") in _DATES and "pattern" not in kept:
-        kept["pattern"] = f"^(?:{FORMATS[kept.pop('format')]})$"
+    others = kept.get("allOf", [])
+    if kept.get("format") in _DATES and isinstance(others, list):
+        kept["allOf"] = [*others, {"pattern": f"^(?:{FORMATS[kept.pop('format')]})$"}]
     return {key: _value(key, value, multiples) for key, value in kept.items()}
 
 

@@ -3,8 +3,12 @@
 import contextlib
 import multiprocessing
 import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -30,6 +34,7 @@ from server.model import ModelInfo
 TOKENIZER = byte_tokenizer()
 END = TOKENIZER.control.turn_close
 MAX_MODEL_LEN = 512
+START_S = 300
 
 
 @dataclass
@@ -116,3 +121,32 @@ def served(request) -> Iterator[Running]:
     """The server of a test module, which names its answers in ANSWERS."""
     with running(FakeEngine(answers(request.module.ANSWERS), max_model_len=MAX_MODEL_LEN, tokens_per_step=3)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def base_url(tmp_path_factory):
+    """The whole server as people start it, with the bundled checkpoint; one for all tests of a worker."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    command = [sys.executable, "-m", "g4jax.server", "--port", str(port), "--max-model-len", "1024"]
+    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out) as server:
+        try:
+            wait_until_ready(f"http://127.0.0.1:{port}/health", server, log)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def wait_until_ready(url: str, server: subprocess.Popen, log) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        assert server.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(url)
+            return
+        except urllib.error.URLError:
+            time.sleep(0.5)
+    raise AssertionError(f"not ready after {START_S} s: {log.read_text()}")

@@ -6,8 +6,6 @@ import json
 import openai
 import pytest
 
-from tests.server.test_nano_server import base_url  # noqa: F401
-
 QUESTION = [{"role": "user", "content": "What is 17+25?"}]
 OPEN = [{"role": "user", "content": "Tell me"}]
 SCHEMA = {
@@ -27,7 +25,7 @@ THINK = {"chat_template_kwargs": {"enable_thinking": True}}
 
 
 @pytest.fixture(scope="module")
-def client(base_url):  # noqa: F811
+def client(base_url):
     return openai.OpenAI(base_url=base_url, api_key="none", max_retries=0)
 
 

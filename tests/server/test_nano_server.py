@@ -3,45 +3,8 @@
 import asyncio
 import json
 import random
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 
 import openai
-import pytest
-
-START_S = 300
-
-
-@pytest.fixture(scope="module")
-def base_url(tmp_path_factory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "g4jax.server", "--port", str(port), "--max-model-len", "512"]
-    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out) as server:
-        try:
-            wait_until_ready(f"http://127.0.0.1:{port}/health", server, log)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def wait_until_ready(url: str, server: subprocess.Popen, log) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        assert server.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(url)
-            return
-        except urllib.error.URLError:
-            time.sleep(0.5)
-    raise AssertionError(f"not ready after {START_S} s: {log.read_text()}")
 
 
 def test_the_readme_example(base_url):

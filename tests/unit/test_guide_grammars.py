@@ -173,4 +173,18 @@ def test_a_date_is_one_of_the_calendar():
     schema = {"type": "object", "properties": {"a": {"type": "string", "format": "date"}}, "required": ["a"]}
     grammar = json_schema(schema | {"additionalProperties": False})
     assert takes(grammar, '{"a":"2024-02-29"}') and takes(grammar, '{"a":"1999-12-31"}')
+    assert takes(grammar, '{"a":"2000-02-29"}') and not takes(grammar, '{"a":"1900-02-29"}')
     assert not takes(grammar, '{"a":"0869-02-29"}') and not takes(grammar, '{"a":"2024-04-31"}')
+
+
+def test_a_date_under_a_pattern_is_still_one_of_the_calendar():
+    date = {"type": "string", "format": "date", "pattern": "^20"}
+    grammar = json_schema({"type": "object", "properties": {"a": date}, "required": ["a"]})
+    assert takes(grammar, '{"a":"2024-02-29"}')
+    assert not takes(grammar, '{"a":"2023-02-29"}') and not takes(grammar, '{"a":"1999-12-31"}')
+
+
+@pytest.mark.parametrize("value", [[], {}, ["date"], 3, None])
+def test_a_format_that_is_no_text_says_nothing(value):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "format": value}}, "required": ["a"]}
+    assert takes(json_schema(schema), '{"a":"x"}')
