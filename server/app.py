@@ -1,5 +1,6 @@
 """The FastAPI application."""
 
+import asyncio
 import contextlib
 import hmac
 import uuid
@@ -11,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from g4jax import __version__
+from g4jax.guide.spec import GuideSpec
 from server import errors, openapi
 from server.anthropic import errors as anthropic_errors
 from server.chat_format import ChatFormat
@@ -38,13 +40,16 @@ def create_app(
 ) -> FastAPI:
     """The application over an engine. The client is started with the application and closed by whoever made it.
 
+    The vocabulary of the grammars is read meanwhile: it takes a second of everybody's time.
     max_queued: how many requests may wait for a place in the engine's batch; None: as many as come.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         client.start()
+        reading = asyncio.create_task(asyncio.to_thread(serving.guides.start, GuideSpec()))
         yield
+        await reading
 
     app = FastAPI(title="g4jax", version=__version__, lifespan=lifespan, redoc_url=None)
     serving = Serving(client, chat, model, Metrics(model.names[0], lambda: client.stats), max_queued)

@@ -22,7 +22,6 @@ async def chat_prompt(serving: Serving, body: ChatRequest) -> list[int]:
 
 async def chat_job(serving: Serving, body: ChatRequest, request_id: str) -> ChatJob:
     """Checks the request against the model and makes its prompt; ApiError for what cannot be served."""
-    serving.check_model(body.model)
     convert.check_chat_supported(body, serving.chat.parse_tools)
     max_model_len = serving.engine().max_model_len
     prompt_ids, tools = await chat_prompt(serving, body), convert.template_tools(body)

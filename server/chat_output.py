@@ -8,9 +8,10 @@ from g4jax.chat.detokenize import StopStrings
 from g4jax.chat.events import Content, Event, Reasoning, ToolCallArguments, ToolCallEnd, ToolCallStart
 from g4jax.chat.output import OutputParser
 from g4jax.chat.tokenizer import Tokenizer
+from g4jax.engine.request import TokenLogprobs
 from server.answers import ChatLogprobs, Delta, Function, StopReason, ToolCall
 from server.logprobs import ChatEntries, TokenNames
-from server.messages import TokenLogprobs, Update
+from server.messages import Update
 
 
 @dataclass(frozen=True)

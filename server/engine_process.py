@@ -17,7 +17,7 @@ from g4jax.chat.tokenizer import Tokenizer
 from g4jax.config import Gemma4Config
 from g4jax.engine.options import EngineOptions, InvalidOption
 from g4jax.engine.plan import SchedulerStats
-from g4jax.engine.request import Request
+from g4jax.engine.request import FinishReason, Request
 from g4jax.guide.guide import Guide
 from g4jax.guide.guides import Guides
 from g4jax.guide.spec import GuideSpec
@@ -27,7 +27,6 @@ from server.messages import (
     Add,
     EngineInfo,
     Failed,
-    FinishReason,
     FlushCache,
     Flushed,
     Progress,

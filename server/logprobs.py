@@ -4,6 +4,7 @@ import codecs
 from collections.abc import Iterable, Sequence
 
 from g4jax.chat.tokenizer import Tokenizer
+from g4jax.engine.request import TokenLogprobs
 from server.answers import (
     ChatLogprobs,
     PromptLogprob,
@@ -12,7 +13,6 @@ from server.answers import (
     TokenLogprob,
     TopLogprob,
 )
-from server.messages import TokenLogprobs
 
 LOWEST = -9999.0
 """JSON has no infinity; this is OpenAI's number for a token that cannot come."""

@@ -1,15 +1,12 @@
 """What the HTTP process and the engine process say to each other, as msgpack over one connection."""
 
-from typing import Literal
-
 import msgspec
 
 from g4jax.engine.options import EngineOptions
 from g4jax.engine.plan import SchedulerStats
+from g4jax.engine.request import FinishReason, TokenLogprobs
 from g4jax.guide.spec import GuideSpec
 from g4jax.sample.params import SamplingParams
-
-FinishReason = Literal["stop", "length", "abort", "error"]
 
 
 class Add(msgspec.Struct, frozen=True, tag="add"):
@@ -60,14 +57,6 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     text: str
     done: int
     total: int
-
-
-class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Natural log probabilities of a token and of the likeliest in its place, best first."""
-
-    logprob: float
-    top_ids: list[int]
-    top_logprobs: list[float]
 
 
 class Update(msgspec.Struct, frozen=True, array_like=True):

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from g4jax.chat.detokenize import Detokenizer, StopStrings
 from g4jax.chat.tokenizer import Tokenizer
+from g4jax.engine.request import TokenLogprobs
 from server.answers import StopReason, TextLogprobs
 from server.logprobs import TextEntries, TokenNames
-from server.messages import TokenLogprobs, Update
+from server.messages import Update
 
 
 @dataclass(frozen=True)

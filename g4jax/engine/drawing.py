@@ -10,11 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from g4jax.engine.draw_inputs import RICH, DrawInputs, Variant, draw_fields
 from g4jax.engine.packing import unpack
+from g4jax.engine.report import Report
 from g4jax.sample.logits import Counts, SamplingBatch, bump, count_tokens, greedy, logprobs_of, sample
 from g4jax.sample.params import MAX_LOGPROBS
-
-Report = Any
-"""What `logprobs_of` gives of each drawn token, with MAX_LOGPROBS likeliest; () where the variant reports nothing."""
 
 
 class Drawing:
@@ -69,9 +67,10 @@ class Drawing:
         batch = dataclasses.replace(self.batch, index=self.batch.index + step)
         if self.variant == "sampled":
             return sample(logits, batch), (), counts
-        logits = self._without_ends(self._biased(logits), batch.index)
+        logits = self._biased(logits)
         if self.variant == "guided":
             logits = jnp.where(self.allowed, logits, -jnp.inf)
+        logits = self._without_ends(logits, batch.index)
         drawn = sample(logits, batch, counts)
         return drawn, self._report(raw, drawn), bump(counts, drawn)
 
@@ -96,11 +95,12 @@ class Drawing:
         return logits.at[rows, jnp.where(ids < 0, self.vocab_size, ids)].add(self.bias["bias_values"], mode="drop")
 
     def _without_ends(self, logits: Float[Array, "B V"], index: Int[Array, " B"]) -> Float[Array, "B V"]:
-        """No end id may be drawn before the row has its min_tokens."""
+        """No end id may be drawn before the row has its min_tokens, unless a guide allows nothing else."""
         ends = self.shaping["ends"]
         barred = (ends >= 0) & (index + 1 < self.shaping["min_tokens"])[:, None]
         rows = jnp.arange(logits.shape[0])[:, None]
-        return logits.at[rows, jnp.where(barred, ends, self.vocab_size)].set(-jnp.inf, mode="drop")
+        without = logits.at[rows, jnp.where(barred, ends, self.vocab_size)].set(-jnp.inf, mode="drop")
+        return jnp.where(jnp.max(without, axis=-1, keepdims=True) > -jnp.inf, without, logits)
 
 
 def _bits(words: jax.Array, vocab_size: int) -> Bool[Array, "B V"]:

@@ -9,7 +9,7 @@ from g4jax.engine.plan import PrefillPlan
 from g4jax.engine.request import Request, TokenLogprobs
 
 Report = Any
-"""Three arrays: [...] of the tokens, [..., M] ids and [..., M] log probabilities of the likeliest; or ()."""
+"""What `logprobs_of` gives: [...] of the tokens, [..., M] ids and [..., M] values of the likeliest; () for nothing."""
 
 
 def drawn_logprobs(requests: Sequence[Request], report: Report) -> list[list[TokenLogprobs]]:

@@ -115,7 +115,9 @@ class Request:
         """Take one generated token and set `finish_reason` (and `stop_id`) if it is the last."""
         self.output_ids.append(token)
         self.tokens.append(token)
-        if token in self.stop_ids and len(self.output_ids) >= self.params.min_tokens:
+        # Under a guide an end comes before min_tokens only where nothing else could.
+        is_late = len(self.output_ids) >= self.params.min_tokens or self.guide is not None
+        if token in self.stop_ids and is_late:
             self.finish_reason, self.stop_id = "stop", token
         elif self._room(max_model_len) <= 0:
             self.finish_reason = "length"

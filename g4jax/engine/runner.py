@@ -67,7 +67,7 @@ class Runner:
         def result() -> PrefillResult:
             told = PrefillResult({}, {}, prompt_logprobs(plan, scores))
             if tokens is not None:
-                drawn, logprobs = np.asarray(tokens), drawn_logprobs(requests, jax.tree.map(lambda x: x[None], report))
+                drawn, logprobs = np.asarray(tokens), drawn_logprobs(requests, report)
                 for row, piece in enumerate(plan.pieces):
                     if piece.finishes:
                         told.tokens[piece.request.id] = int(drawn[row])

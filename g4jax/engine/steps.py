@@ -16,8 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 from g4jax.cache.paged import PagedDecode, PagedPrefill, Pages
 from g4jax.engine.batch import Shapes, decode_fields, prefill_fields, score_fields
 from g4jax.engine.draw_inputs import DrawInputs, Variant
-from g4jax.engine.drawing import Drawing, Report
+from g4jax.engine.drawing import Drawing
 from g4jax.engine.packing import unpack
+from g4jax.engine.report import Report
 from g4jax.models.text import TextModel
 from g4jax.sample.logits import logprobs_of
 from g4jax.sample.params import MAX_LOGPROBS
@@ -55,13 +56,14 @@ class Step:
         """Runs a ragged batch of prompt pieces; logits of each row's last token, or of all `tokens` packed ones."""
         fields = unpack(prefill_fields(tokens, self.shapes.prefill_rows, self.shapes.table_width), packed)
         model, ids = self.merge(leaves), fields.pop("tokens")
-        common = {"dtype": self.dtype, "implementation": self.implementation}
-        keys = PagedPrefill(dict(pages), **fields, page_size=self.shapes.page_size, **common)
+        keys = self._prompt_keys(pages, fields)
         if all_logits:
             return model.logits(model(ids, keys)), keys.pages
         last = jnp.where(fields["lengths"] > 0, fields["contexts"] - 1, -1)
         tables = {name: fields[name] for name in ("sliding_table", "full_table")}
-        row_keys = PagedDecode(keys.pages, positions=last, **tables, **common)
+        row_keys = PagedDecode(
+            keys.pages, positions=last, **tables, dtype=self.dtype, implementation=self.implementation
+        )
         rows = jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
         return model.logits(model(ids, keys, rows=rows, row_keys=row_keys)), keys.pages
 
@@ -71,13 +73,7 @@ class Step:
         """As `prefill`, and with it what `logprobs_of` says of each packed token's successor."""
         fields = unpack(score_fields(tokens, self.shapes.prefill_rows, self.shapes.table_width), packed)
         model, ids, targets = self.merge(leaves), fields.pop("tokens"), fields.pop("targets")
-        keys = PagedPrefill(
-            dict(pages),
-            **fields,
-            page_size=self.shapes.page_size,
-            dtype=self.dtype,
-            implementation=self.implementation,
-        )
+        keys = self._prompt_keys(pages, fields)
         h = model(ids, keys)
         rows = jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
 
@@ -153,10 +149,20 @@ class Step:
         *,
         variant: Variant,
     ) -> tuple[Int[Array, " B"], Report]:
-        """The first token of each row, from the logits of its prompt, and its log probabilities."""
+        """The first token of each row, from the logits of its prompt, and the report [1, B] of this one draw."""
         rows = logits.shape[0]
         draw = Drawing(variant, rows, self.shapes.history, self.vocab_size, self.suppressed, inputs)
-        return draw(logits, draw.counts(), 0)[:2]
+        drawn, report, _ = draw(logits, draw.counts(), 0)
+        return drawn, jax.tree.map(lambda x: x[None], report)
+
+    def _prompt_keys(self, pages: Pages, fields: dict[str, Array]) -> PagedPrefill:
+        return PagedPrefill(
+            dict(pages),
+            **fields,
+            page_size=self.shapes.page_size,
+            dtype=self.dtype,
+            implementation=self.implementation,
+        )
 
     def _one_token(self, model: TextModel, pages: Pages, fields, tokens, positions):
         keys = PagedDecode(

@@ -52,9 +52,9 @@ def choose_tile(n: int, k: int, *, rows: int, gated: bool, normed: bool, wide: b
     if rows == 1 and not gated and n * k <= GEMV_ELEMENTS and (gemv := _gemv_tile(n, k, normed)) is not None:
         return gemv
     if n < 32 * 132:  # few programs: thin tiles, and deep ones while the operand fits the registers beside them
-        if rows > 1:
-            return DotTile(16, fit(k, 128), 4, 8) if normed else DotTile(16, fit(k, 256), 2, 4)
-        return DotTile(16, fit(k, 256), 4, 4) if normed else DotTile(16, fit(k, 512), 4, 3)
+        if normed:
+            return DotTile(16, fit(k, 256), 4, 4) if rows == 1 else DotTile(16, fit(k, 128), 4, 8)
+        return DotTile(16, fit(k, 256), 2, 4) if 1 < rows <= 16 else DotTile(16, fit(k, 512), 4, 3)
     if gated or n < 64 * 528:
         return DotTile(32, fit(k, 128), 4, 4)
     return DotTile(64, fit(k, 128), 4, 4)

@@ -88,7 +88,6 @@ def routes(serving: Serving) -> APIRouter:
     @router.post("/apply-template", openapi_extra=described(ChatRequest))
     async def apply_template(request: Request) -> Response:
         body = await read_body(request, ChatRequest)
-        serving.check_model(body.model)
         return _json(await _text(serving, await chat_prompt(serving, body)))
 
     return router

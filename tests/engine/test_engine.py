@@ -101,6 +101,14 @@ def test_a_guide_is_obeyed_and_disturbs_nobody(fresh, expected):
     assert {name: ids for name, ids in out.items() if name != "guided"} == expected
 
 
+def test_min_tokens_does_not_force_what_a_guide_forbids(fresh):
+    end = 3
+    for allowed, most in (({end}, 1), ({end, 40}, 6)):
+        request = guided(OnlyThese(allowed), min_tokens=6, logit_bias=((end, 100.0),))
+        ids = run(fresh, [request])["guided"]
+        assert (ids, request.finish_reason) == ([40] * (most - 1) + [end], "stop")
+
+
 def test_logit_bias_moves_the_choice_of_its_request_alone(fresh):
     plain = alone(fresh, requests(2, temperature=0.0))
     biased = requests(2, temperature=0.0)
@@ -129,10 +137,11 @@ def test_log_probabilities_are_those_of_the_logits(fresh):
 
 def test_a_flushed_cache_is_not_used_again(fresh):
     run(fresh, requests(10))
+    before, after = requests(10), requests(10)
+    alone(fresh, before)
     fresh.flush_cache()
-    again = requests(10)
-    run(fresh, again)
-    assert not any(request.num_cached for request in again[:1])
+    alone(fresh, after)
+    assert any(request.num_cached for request in before) and not any(request.num_cached for request in after)
     fresh.scheduler.check_integrity()
 
 

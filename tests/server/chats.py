@@ -1,5 +1,10 @@
 """Chats with the official client, streamed or not, in a form that can be compared."""
 
+import json
+
+import httpx
+import pydantic
+
 WEATHER = {
     "type": "function",
     "function": {
@@ -46,3 +51,16 @@ def whole(answer) -> dict[int, dict]:
         }
         for choice in answer.choices
     }
+
+
+def assert_named_events(url: str, body: dict, official: pydantic.TypeAdapter) -> None:
+    """The bytes of a stream: named events, each of which the official client's types take as it stands."""
+    answer = httpx.post(url, json=body)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *events, rest = answer.text.split("\n\n")
+    assert events and rest == ""
+    for event in events:
+        name, data = event.split("\n")
+        fields = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {fields['type']}"
+        official.validate_python(fields, strict=True)

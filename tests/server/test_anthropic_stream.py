@@ -4,11 +4,11 @@ import json
 import time
 
 import anthropic
-import httpx
 import pydantic
 import pytest
 
 from g4jax.testing.fake_engine import FakeEngine
+from tests.server.chats import assert_named_events
 from tests.server.conftest import answers, running
 from tests.server.test_anthropic_api import ANSWERS, WEATHER, ask, official, user
 
@@ -82,15 +82,7 @@ def test_start_of_a_call_is_without_input(served):
 
 def test_bytes_of_a_stream(served):
     body = {"model": "nano", "messages": user("two calls"), "max_tokens": 200, "tools": [WEATHER], "stream": True}
-    answer = httpx.post(f"{served.url}/v1/messages", json=body)
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    *events, rest = answer.text.split("\n\n")
-    assert rest == ""
-    for event in events:
-        name, data = event.split("\n")
-        fields = json.loads(data.removeprefix("data: "))
-        assert name == f"event: {fields['type']}"
-        OFFICIAL.validate_python(fields, strict=True)
+    assert_named_events(f"{served.url}/v1/messages", body, OFFICIAL)
 
 
 def test_disconnect_aborts():

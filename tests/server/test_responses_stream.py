@@ -3,12 +3,12 @@
 import json
 import time
 
-import httpx
 import pydantic
 import pytest
 from openai.types.responses import ResponseStreamEvent
 
 from g4jax.testing.fake_engine import FakeEngine
+from tests.server.chats import assert_named_events
 from tests.server.conftest import answers, running
 from tests.server.test_responses_api import ANSWERS, WEATHER
 
@@ -118,15 +118,7 @@ def test_helper_of_the_official_client(served):
 def test_bytes_of_a_stream(served, text):
     body = {"input": text, "stream": True, "tools": [WEATHER], "max_output_tokens": 200}
     body |= {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
-    answer = httpx.post(f"{served.url}/v1/responses", json=body)
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    *events, rest = answer.text.split("\n\n")
-    assert rest == ""
-    for event in events:
-        name, data = event.split("\n")
-        fields = json.loads(data.removeprefix("data: "))
-        assert name == f"event: {fields['type']}"
-        OFFICIAL.validate_python(fields, strict=True)
+    assert_named_events(f"{served.url}/v1/responses", body, OFFICIAL)
 
 
 def test_disconnect_aborts():
