@@ -5,9 +5,13 @@ The architecture is a tuple of `LayerSpec`, computed once here, so that no other
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from g4jax.tower_config import AnyAudio, AnyVision, audio_config, vision_config
+
+Tower = TypeVar("Tower")
 LayerKind = Literal["sliding_attention", "full_attention"]
 
 DEFAULT_ROPE = {
@@ -37,7 +41,8 @@ class LayerSpec:
 
     `window` counts the keys a query sees including itself (None: all of them). `kv_source` is the layer whose keys and
     values this one attends to: its own index, or, in a KV-shared layer, the last owning layer of the same kind.
-    `k_eq_v`: the values are the raw key projection, so there is no v_proj.
+    `k_eq_v`: the values are the raw key projection, so there is no v_proj. `sees_both_ways`: the tokens of an image
+    attend to all of it, not only to what is before them.
     """
 
     index: int
@@ -49,6 +54,7 @@ class LayerSpec:
     kv_source: int
     intermediate_size: int
     rope: RopeSpec
+    sees_both_ways: bool
 
     @property
     def owns_kv(self) -> bool:
@@ -76,12 +82,16 @@ class TextConfig:
     moe_intermediate_size: int
     sliding_window: int
     max_position_embeddings: int
-    bidirectional_vision: bool
     pad_token_id: int
 
     @property
     def num_layers(self) -> int:
         return len(self.layers)
+
+    @property
+    def sees_both_ways(self) -> bool:
+        """In some layers; see `LayerSpec`."""
+        return any(spec.sees_both_ways for spec in self.layers)
 
     @property
     def first_shared(self) -> int:
@@ -91,9 +101,11 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Gemma4Config:
-    """A whole checkpoint: the text decoder and the ids that the runtime must know."""
+    """A whole checkpoint: the text decoder, its eyes and ears, and the ids that the runtime must know."""
 
     text: TextConfig
+    vision: AnyVision | None
+    audio: AnyAudio | None
     bos_token_id: int
     eos_token_ids: tuple[int, ...]
     image_token_id: int | None
@@ -127,6 +139,8 @@ class Gemma4Config:
         eos = raw.get("eos_token_id", text.get("eos_token_id", 1))
         return cls(
             text=_text_config(text),
+            vision=_tower(raw, "vision_config", vision_config),
+            audio=_tower(raw, "audio_config", audio_config),
             bos_token_id=text.get("bos_token_id", 2),
             eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
             image_token_id=raw.get("image_token_id"),
@@ -134,6 +148,15 @@ class Gemma4Config:
             video_token_id=raw.get("video_token_id"),
             dtype=raw.get("dtype") or text.get("dtype") or "bfloat16",
         )
+
+
+def _tower(raw: dict[str, Any], name: str, read: Callable[[dict[str, Any] | None], Tower]) -> Tower:
+    try:
+        return read(raw.get(name))
+    except KeyError as error:
+        raise ConfigError(f"{name} lacks {error}: is this a Gemma 4 config.json?") from None
+    except ValueError as error:
+        raise ConfigError(f"{name}.{error}") from None
 
 
 def _text_config(raw: dict[str, Any]) -> TextConfig:
@@ -153,7 +176,6 @@ def _text_config(raw: dict[str, Any]) -> TextConfig:
         moe_intermediate_size=_of_experts(raw, "moe_intermediate_size") if moe else 0,
         sliding_window=raw["sliding_window"],
         max_position_embeddings=raw["max_position_embeddings"],
-        bidirectional_vision=raw.get("use_bidirectional_attention") == "vision",
         pad_token_id=raw.get("pad_token_id") or 0,
     )
 
@@ -204,7 +226,14 @@ def _layer_spec(raw: dict[str, Any], index: int, kind: LayerKind, first_shared: 
         kv_source=_producer(raw["layer_types"], kind, first_shared) if shared else index,
         intermediate_size=own["intermediate_size"] * (2 if double_wide else 1),
         rope=_rope_spec(raw, kind, own["head_dim"]),
+        sees_both_ways=_sees_both_ways(raw, sliding),
     )
+
+
+def _sees_both_ways(raw: dict[str, Any], sliding: bool) -> bool:
+    """Sliding layers alone in the models with a vision tower; in the 12B, which has none, all layers."""
+    everywhere = raw.get("model_type") == "gemma4_unified_text"
+    return raw.get("use_bidirectional_attention") == "vision" and (sliding or everywhere)
 
 
 def _layer_overrides(raw: dict[str, Any], index: int, sliding: bool) -> dict[str, Any]:

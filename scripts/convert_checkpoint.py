@@ -26,10 +26,12 @@ def main() -> None:
     parser.add_argument("--mesh", default="tp=1", help="devices to load on, such as tp=2")
     args = parser.parse_args()
     folder = resolve(args.model)
-    config, mesh = Gemma4Config.from_folder(folder).text, make_mesh(parse_mesh(args.mesh))
+    config, mesh = Gemma4Config.from_folder(folder), make_mesh(parse_mesh(args.mesh))
+    dtype = jnp.dtype(args.dtype)
     with tqdm(unit="B", unit_scale=True) as bar:
-        leaves = safetensors.load(folder, config, mesh, jnp.dtype(args.dtype), progress=_advance(bar))
-    orbax.save(args.out, leaves, config, mesh, beside=folder)
+        leaves = safetensors.load(folder, config.text, mesh, dtype, progress=_advance(bar))
+    encoders = safetensors.load_encoders(folder, config, mesh, dtype)
+    orbax.save(args.out, leaves, config, mesh, beside=folder, encoders=encoders)
 
 
 def _advance(bar: tqdm) -> safetensors.Progress:

@@ -35,8 +35,8 @@ class PagedPrefill:
     """T packed tokens of R sequences.
 
     `positions`, `rows`, `limits` are per token: its place in its sequence, that sequence's row (-1: padding), and the
-    last position it may see on sliding layers. `starts`, `lengths`, `contexts` are per row: first packed token, tokens
-    in this piece, keys in the cache with this piece. The tables give each row's pages.
+    last position it may see in layers where images are seen both ways. `starts`, `lengths`, `contexts` are per row:
+    first packed token, tokens in this piece, keys in the cache with this piece. The tables give each row's pages.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class PagedPrefill:
             *self.pages[spec.kv_source],
             self._tables[spec.is_sliding],
             *self._pieces,
-            self._limits if spec.is_sliding else self._positions,
+            self._limits if spec.sees_both_ways else self._positions,
             window=spec.window,
             implementation=self._implementation,
         )

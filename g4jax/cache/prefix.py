@@ -35,18 +35,19 @@ def span_over(spans: Spans, position: int) -> tuple[int, int] | None:
     return next(((start, end) for start, end in spans if start < position < end), None)
 
 
-def extend_keys(keys: list[bytes], tokens: list[int], page_size: int, *, spans: Spans = (), salt: bytes = b"") -> None:
-    """Append the keys of the full pages of `tokens` that `keys` does not hold yet.
+def extend_keys(keys: list[bytes], content: list[int], page_size: int, *, spans: Spans = (), salt: bytes = b"") -> None:
+    """Append the keys of the full pages of `content` that `keys` does not hold yet.
 
-    In a span a token's K/V depend on the whole span, so a page that ends inside one is named by the span's end as well.
+    `content` are token ids, and 64 bits of an image or a sound in place of each of its tokens. In a span a token's K/V
+    depend on the whole span, so a page that ends inside one is named by the span's end as well.
     """
-    for page in range(len(keys), len(tokens) // page_size):
+    for page in range(len(keys), len(content) // page_size):
         stop = (page + 1) * page_size
         span = span_over(spans, stop)
         beyond = span[1] - stop if span else 0
         above = keys[-1] if keys else xxhash.xxh3_128_digest(salt)
-        content = array("q", tokens[stop - page_size : stop]).tobytes()
-        keys.append(xxhash.xxh3_128_digest(above + struct.pack("<q", beyond) + content))
+        own = array("q", content[stop - page_size : stop]).tobytes()
+        keys.append(xxhash.xxh3_128_digest(above + struct.pack("<q", beyond) + own))
 
 
 def find_prefix(

@@ -1,6 +1,7 @@
 """From a plan to the padded arrays of a step. Shapes, buckets and padding are decided here and nowhere else."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from g4jax.engine.request import Request
 
 STOP_IDS = 8
 """Stop ids per row that the device knows; a request with more is stopped by the host, a few tokens later."""
+
+Slots = Mapping[bytes, np.ndarray]
+"""Digest of an encoder's input -> the rows of its soft tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Shapes:
         page_size: tokens of a page.
         history: tokens of the longest sequence, for penalties.
         decode_steps: tokens of one decode call.
+        soft_slots: rows of the store of soft tokens; 0 for a model without encoders.
+        pad_id: what stands where a soft token replaces the token.
     """
 
     prefill_tokens: tuple[int, ...]
@@ -35,6 +41,8 @@ class Shapes:
     page_size: int
     history: int
     decode_steps: int
+    soft_slots: int = 0
+    pad_id: int = 0
 
 
 def bucket(sizes: tuple[int, ...], needed: int) -> int:
@@ -42,15 +50,17 @@ def bucket(sizes: tuple[int, ...], needed: int) -> int:
     return next(size for size in sizes if size >= needed)
 
 
-def prefill_fields(tokens: int, rows: int, table_width: int) -> Fields:
-    per_token = tuple(Field(name, (tokens,)) for name in ("tokens", "positions", "rows", "limits"))
-    per_row = tuple(Field(name, (rows,)) for name in ("starts", "lengths", "contexts"))
-    return per_token + per_row + _tables(rows, table_width)
+def prefill_fields(tokens: int, shapes: Shapes) -> Fields:
+    """soft: where the embedding of a token lies in the store of soft tokens; -1 for an ordinary one."""
+    names = ("tokens", "positions", "rows", "limits", *(("soft",) if shapes.soft_slots else ()))
+    per_token = tuple(Field(name, (tokens,)) for name in names)
+    per_row = tuple(Field(name, (shapes.prefill_rows,)) for name in ("starts", "lengths", "contexts"))
+    return per_token + per_row + _tables(shapes.prefill_rows, shapes.table_width)
 
 
-def score_fields(tokens: int, rows: int, table_width: int) -> Fields:
+def score_fields(tokens: int, shapes: Shapes) -> Fields:
     """Those of a prefill, and the token that follows each."""
-    return (*prefill_fields(tokens, rows, table_width), Field("targets", (tokens,)))
+    return (*prefill_fields(tokens, shapes), Field("targets", (tokens,)))
 
 
 def decode_fields(rows: int, table_width: int) -> Fields:
@@ -58,31 +68,34 @@ def decode_fields(rows: int, table_width: int) -> Fields:
     return per_row + (Field("stop_ids", (rows, STOP_IDS)),) + _tables(rows, table_width)
 
 
-def pack_prefill(plan: PrefillPlan, shapes: Shapes) -> tuple[int, np.ndarray]:
-    """The bucket of the packed prompt and its input."""
+def pack_prefill(plan: PrefillPlan, shapes: Shapes, slots: Slots) -> tuple[int, np.ndarray]:
+    """The bucket of the packed prompt and its input; `slots` holds the outputs of all inputs of the plan."""
     size = bucket(shapes.prefill_tokens, plan.num_tokens)
-    return size, _packed_prefill(plan, shapes, size)
+    return size, _packed_prefill(plan, shapes, size, slots)
 
 
-def _packed_prefill(plan: PrefillPlan, shapes: Shapes, size: int) -> np.ndarray:
-    fields = prefill_fields(size, shapes.prefill_rows, shapes.table_width)
+def _packed_prefill(plan: PrefillPlan, shapes: Shapes, size: int, slots: Slots) -> np.ndarray:
+    fields = prefill_fields(size, shapes)
     arrays = empty(fields)
     arrays["rows"][:] = -1
+    if shapes.soft_slots:
+        arrays["soft"][:] = -1
     at = 0
     for row, piece in enumerate(plan.pieces):
         _fill_piece(arrays, row, piece, at)
+        _fill_soft(arrays, piece, at, shapes.pad_id, slots)
         at += piece.length
     return pack(fields, arrays)
 
 
-def pack_score(plan: PrefillPlan, shapes: Shapes) -> np.ndarray:
+def pack_score(plan: PrefillPlan, shapes: Shapes, slots: Slots) -> np.ndarray:
     """The input of a step that scores prompts."""
     targets, at = np.zeros(shapes.score_tokens, np.int32), 0
     for piece in plan.pieces:
         following = piece.request.tokens[piece.start + 1 : piece.end + 1]
         targets[at : at + len(following)] = following
         at += piece.length
-    return np.concatenate([_packed_prefill(plan, shapes, shapes.score_tokens), targets])
+    return np.concatenate([_packed_prefill(plan, shapes, shapes.score_tokens, slots), targets])
 
 
 def pack_decode(plan: DecodePlan, shapes: Shapes, size: int) -> np.ndarray:
@@ -115,6 +128,14 @@ def _fill_piece(arrays: dict[str, np.ndarray], row: int, piece: PrefillPiece, at
     arrays["limits"][here] = _limits(positions, piece.request.spans)
     arrays["starts"][row], arrays["lengths"][row], arrays["contexts"][row] = at, piece.length, piece.end
     _fill_tables(arrays, row, piece.request)
+
+
+def _fill_soft(arrays: dict[str, np.ndarray], piece: PrefillPiece, at: int, pad_id: int, slots: Slots) -> None:
+    for placed in piece.media:
+        start, end = max(placed.start, piece.start), min(placed.end, piece.end)
+        here = slice(at + start - piece.start, at + end - piece.start)
+        arrays["tokens"][here] = pad_id
+        arrays["soft"][here] = slots[placed.input.digest][start - placed.start : end - placed.start]
 
 
 def _limits(positions: np.ndarray, spans: tuple[tuple[int, int], ...]) -> np.ndarray:

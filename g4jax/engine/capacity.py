@@ -5,6 +5,7 @@ import dataclasses
 from g4jax.cache.pages import page_bytes
 from g4jax.config import TextConfig
 from g4jax.engine.batch import Shapes
+from g4jax.engine.encoder_batch import LONGEST_INPUT
 from g4jax.engine.options import EngineOptions, InvalidOption
 
 GIB = 2**30
@@ -37,7 +38,14 @@ class Device:
 
 
 def plan_capacity(
-    config: TextConfig, options: EngineOptions, device: Device, *, weight_bytes: int, itemsize: int, tp: int
+    config: TextConfig,
+    options: EngineOptions,
+    device: Device,
+    *,
+    weight_bytes: int,
+    itemsize: int,
+    tp: int,
+    with_encoders: bool = False,
 ) -> Capacity:
     """Sizes for `weight_bytes` of weights and `itemsize`-byte cache entries per device.
 
@@ -47,7 +55,10 @@ def plan_capacity(
     max_batch = options.max_batch or (16 if device.is_cpu else 256)
     max_model_len = _context(config, options)
     shapes = _shapes(options, device, max_batch, max_model_len)
-    budget = _cache_budget(config, options, device, weight_bytes, max_batch)
+    if with_encoders:
+        shapes = dataclasses.replace(shapes, soft_slots=_soft_slots(shapes), pad_id=config.pad_token_id)
+    beside = weight_bytes + shapes.soft_slots * config.hidden_size * itemsize
+    budget = _cache_budget(config, options, device, beside, max_batch)
     sliding, full = _pages(config, options, shapes, budget, max_batch, max_model_len, itemsize, tp)
     return Capacity(shapes, sliding + 1, full + 1, max_batch, min(max_model_len, full * options.page_size))
 
@@ -79,6 +90,11 @@ def _shapes(options: EngineOptions, device: Device, max_batch: int, max_model_le
         history=max_model_len,
         decode_steps=options.decode_steps,
     )
+
+
+def _soft_slots(shapes: Shapes) -> int:
+    """Enough for any one prefill step, each row of which may begin inside an input; more is kept for later ones."""
+    return shapes.prefill_tokens[-1] + (shapes.prefill_rows + 1) * LONGEST_INPUT
 
 
 def _ladder(sizes: tuple[int, ...], most: int) -> tuple[int, ...]:

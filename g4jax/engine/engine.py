@@ -8,6 +8,7 @@ from g4jax.engine.plan import DecodePlan, PrefillPlan, SchedulerStats, Update
 from g4jax.engine.request import Request
 from g4jax.engine.runner import Runner
 from g4jax.engine.scheduler import Scheduler
+from g4jax.sample.params import InvalidParameter
 
 Plan = PrefillPlan | DecodePlan
 
@@ -15,13 +16,16 @@ Plan = PrefillPlan | DecodePlan
 class Engine:
     """Not thread-safe: one thread adds, steps and aborts.
 
+    sees_both_ways: the tokens of an image attend to each other, and not only to those before them.
+
     Attributes:
         max_model_len: tokens that a request may have, prompt and answer together.
         max_batch: requests that decode together.
     """
 
-    def __init__(self, runner: Runner, scheduler: Scheduler):
+    def __init__(self, runner: Runner, scheduler: Scheduler, *, sees_both_ways: bool = False):
         self.runner, self.scheduler = runner, scheduler
+        self.sees_both_ways = sees_both_ways
         self.max_model_len = scheduler.max_model_len
         self.max_batch = scheduler.max_batch
         self._under_way: tuple[Plan, Callable[[], Any]] | None = None
@@ -32,7 +36,14 @@ class Engine:
 
     def add_request(self, request: Request) -> None:
         """Raises InvalidParameter where the request can never be run."""
+        self._check_media(request)
+        if self.sees_both_ways:
+            request.spans = tuple((p.start, p.end) for p in request.media if p.input.kind != "audio")
         self.scheduler.add(request)
+
+    def _check_media(self, request: Request) -> None:
+        if request.media and self.runner.encoder is None:
+            raise InvalidParameter("media", "this model takes text alone: leave images and sounds out")
 
     def abort(self, request_id: str) -> None:
         """Ends a request at once; unknown and finished ones are ignored."""
@@ -54,8 +65,10 @@ class Engine:
         return [] if before is None else self._complete(*before)
 
     def flush_cache(self) -> None:
-        """Forgets every prefix that could be used again."""
+        """Forgets every prefix, image and sound that could be used again."""
         self.scheduler.pages.forget()
+        if self.runner.encoder is not None:
+            self.runner.encoder.forget()
 
     def _is_all_there_is(self, plan: Plan) -> bool:
         """Every running request has the end of its prompt in the plan, and nobody waits."""

@@ -13,16 +13,22 @@ from g4jax.cache.paged import Pages
 from g4jax.cache.pages import KV_AXES, allocate
 from g4jax.config import Gemma4Config
 from g4jax.engine.capacity import Capacity, Device, plan_capacity
+from g4jax.engine.encoder_batch import EncoderShapes
+from g4jax.engine.encoding import Encoding
 from g4jax.engine.engine import Engine
 from g4jax.engine.options import EngineOptions
 from g4jax.engine.runner import Progress, Runner
 from g4jax.engine.scheduler import Scheduler
 from g4jax.engine.steps import Leaves, Step
+from g4jax.models.multimodal import FRAMES_PER_TOKEN, PATCHES_PER_TOKEN
 from g4jax.sharding import make_mesh, named_sharding, parse_mesh
-from g4jax.weights.abstract import AbstractModel, abstract_model
+from g4jax.tower_config import MEL_BINS, PATCH, AudioConfig
+from g4jax.weights.abstract import AbstractModel, abstract_encoders, abstract_model
 from g4jax.weights.hub import resolve
-from g4jax.weights.load import load_leaves
+from g4jax.weights.load import load_encoder_leaves, load_leaves
 from pallas_kernels.core import Implementation
+
+Load = Callable[[Mesh, jnp.dtype], Leaves]
 
 COMPILED = Path.home() / ".cache" / "g4jax" / "compiled"
 XLA_SHARE = 0.95
@@ -44,6 +50,9 @@ def build_engine(
     folder = resolve(options.model, with_weights=options.load_format != "dummy")
     config = Gemma4Config.from_folder(folder)
 
+    def load_encoders(mesh: Mesh, dtype: jnp.dtype) -> Leaves:
+        return load_encoder_leaves(folder, config, mesh, dtype, options.load_format)
+
     def load(mesh: Mesh, dtype: jnp.dtype) -> Leaves:
         return load_leaves(
             folder,
@@ -59,6 +68,7 @@ def build_engine(
         options,
         load,
         progress,
+        load_encoders=load_encoders,
         suppressed=_suppressed(folder),
         implementation=implementation,
         compile_ahead=compile_ahead,
@@ -68,30 +78,34 @@ def build_engine(
 def assemble(
     config: Gemma4Config,
     options: EngineOptions,
-    load: Callable[[Mesh, jnp.dtype], Leaves],
+    load: Load,
     progress: Progress = lambda text, done, total: None,
     *,
+    load_encoders: Load | None = None,
     suppressed: tuple[int, ...] = (),
     implementation: Implementation | None = None,
     compile_ahead: bool = True,
 ) -> Engine:
     """The engine of a model whose leaves `load(mesh, dtype)` gives, in the order of `abstract_model`.
 
-    `suppressed` ids are never drawn. With `compile_ahead=False` programs are compiled when they are first needed, as
-    batch work may prefer.
+    `load_encoders`: as `load`, of `abstract_encoders`; None for an engine of text alone. `suppressed` ids are never
+    drawn. With `compile_ahead=False` programs are compiled when they are first needed, as batch work may prefer.
     """
     # Read by XLA when its client is made, which is the first thing that follows.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", str(XLA_SHARE))
     mesh = make_mesh(parse_mesh(options.mesh))
     dtype = _dtype(options, config)
     model = abstract_model(config.text, dtype, mesh.size, implementation)
-    capacity = _capacity(config, options, model, mesh, dtype)
+    encoders = None if load_encoders is None else abstract_encoders(config, dtype, implementation)
+    capacity = _capacity(config, options, model, encoders, mesh, dtype)
     step = Step(model.merge, capacity.shapes, dtype, config.text.vocab_size, suppressed, implementation)
+    encoding = None if encoders is None else _encoding(config, encoders, capacity, dtype)
     leaves = load(mesh, dtype)
-    runner = Runner(step, leaves, _pages(config, capacity, mesh, dtype), mesh)
+    encoder_leaves = () if load_encoders is None else load_encoders(mesh, dtype)
+    runner = Runner(step, leaves, _pages(config, capacity, mesh, dtype), mesh, encoding, encoder_leaves)
     if compile_ahead:
         runner.compile_all(progress, threads=os.cpu_count() or 1)
-    return Engine(runner, _scheduler(config, capacity, options))
+    return Engine(runner, _scheduler(config, capacity, options), sees_both_ways=config.text.sees_both_ways)
 
 
 def keep_compiled_programs() -> None:
@@ -108,8 +122,27 @@ def _dtype(options: EngineOptions, config: Gemma4Config) -> jnp.dtype:
     return jnp.dtype(name)
 
 
+def _encoding(config: Gemma4Config, encoders: AbstractModel, capacity: Capacity, dtype: jnp.dtype) -> Encoding:
+    vision, audio = config.vision, config.audio
+    has_audio_tower = isinstance(audio, AudioConfig)
+    frame_size = 0 if audio is None else MEL_BINS if has_audio_tower else audio.output_dims
+    shapes = EncoderShapes(
+        slots=capacity.shapes.soft_slots,
+        patches_per_token=0 if vision is None else PATCHES_PER_TOKEN,
+        patch_size=0 if vision is None else 3 * PATCH**2,
+        frames_per_token=0 if audio is None else FRAMES_PER_TOKEN if has_audio_tower else 1,
+        frame_size=frame_size,
+    )
+    return Encoding(encoders.merge, shapes, config.text.hidden_size, dtype)
+
+
 def _capacity(
-    config: Gemma4Config, options: EngineOptions, model: AbstractModel, mesh: Mesh, dtype: jnp.dtype
+    config: Gemma4Config,
+    options: EngineOptions,
+    model: AbstractModel,
+    encoders: AbstractModel | None,
+    mesh: Mesh,
+    dtype: jnp.dtype,
 ) -> Capacity:
     device = mesh.devices.flat[0]
     stats = None if device.platform == "cpu" else device.memory_stats()
@@ -118,7 +151,8 @@ def _capacity(
         config.text,
         options,
         Device(None if stats is None else stats["bytes_limit"]),
-        weight_bytes=split,
+        weight_bytes=split + (0 if encoders is None else encoders.nbytes),
+        with_encoders=encoders is not None,
         itemsize=dtype.itemsize,
         tp=mesh.size,
     )

@@ -97,4 +97,4 @@ class Paging:
         return first_needed_page(position, self.window, self.page_size)
 
     def _extend_keys(self, request: Request) -> None:
-        extend_keys(request.page_keys, request.tokens, self.page_size, spans=request.spans, salt=request.cache_salt)
+        extend_keys(request.page_keys, request.content, self.page_size, spans=request.spans, salt=request.cache_salt)

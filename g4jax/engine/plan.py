@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from g4jax.engine.request import FinishReason, Request, TokenLogprobs
+from g4jax.media.inputs import PlacedInput
 
 DRAWN = 1 << 20
 
@@ -24,6 +25,11 @@ class PrefillPiece:
     def finishes(self) -> bool:
         """The piece reaches the last token: the request gets a token sampled from it."""
         return self.end == self.request.num_tokens
+
+    @property
+    def media(self) -> list[PlacedInput]:
+        """What fills placeholders of this piece."""
+        return [placed for placed in self.request.media if placed.start < self.end and self.start < placed.end]
 
 
 @dataclass(frozen=True)

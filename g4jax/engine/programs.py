@@ -13,29 +13,52 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from g4jax.cache.pages import KV_AXES
 from g4jax.engine.batch import decode_fields, prefill_fields, score_fields
 from g4jax.engine.draw_inputs import RICH, VARIANTS, DrawInputs, Variant, draw_fields
+from g4jax.engine.encoder_batch import HEAR_TOKENS, SEE_TOKENS, hear_fields, see_fields
+from g4jax.engine.encoding import Encoding
 from g4jax.engine.packing import Fields, packed_size
 from g4jax.engine.steps import Step
 from g4jax.sharding import partition_spec
 
 Key = tuple[Any, ...]
-"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant); for those who compare logits
-("logits", tokens), ("token", rows)."""
+"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant); ("see", tokens),
+("hear", tokens) of the encoders; for those who compare logits ("logits", tokens), ("token", rows)."""
+
+ENCODERS = ("see", "hear")
 
 REPLICATED = PartitionSpec()
 
 
 class Programs:
-    """`leaves` and `pages` are trees of `jax.ShapeDtypeStruct` with their shardings on `mesh`."""
+    """`leaves`, `pages` and `encoder_leaves` are trees of `jax.ShapeDtypeStruct` with their shardings on `mesh`.
 
-    def __init__(self, step: Step, leaves: tuple[jax.ShapeDtypeStruct, ...], pages: Any, mesh: Mesh):
+    `encoding`: None for a model that neither sees nor hears.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        leaves: tuple[jax.ShapeDtypeStruct, ...],
+        pages: Any,
+        mesh: Mesh,
+        encoding: Encoding | None = None,
+        encoder_leaves: tuple[jax.ShapeDtypeStruct, ...] = (),
+    ):
         self.step, self.leaves, self.pages, self.mesh = step, leaves, pages, mesh
+        self.encoding, self.encoder_leaves = encoding, encoder_leaves
 
     def keys(self) -> list[Key]:
         """Every program that serving can need."""
         shapes = self.step.shapes
         prefills = [*(("prefill", size) for size in shapes.prefill_tokens), ("score", shapes.score_tokens)]
         decodes = [("decode", rows, variant) for variant in VARIANTS for rows in self.rows_of(variant)]
-        return prefills + [("draw", variant) for variant in VARIANTS] + decodes
+        return prefills + [("draw", variant) for variant in VARIANTS] + decodes + self._encoder_keys()
+
+    def _encoder_keys(self) -> list[Key]:
+        if self.encoding is None:
+            return []
+        shapes = self.encoding.shapes
+        sees = [("see", tokens) for tokens in SEE_TOKENS if shapes.patches_per_token]
+        return sees + [("hear", tokens) for tokens in HEAR_TOKENS if shapes.frames_per_token]
 
     def rows_of(self, variant: Variant) -> tuple[int, ...]:
         """The sizes of a decode batch."""
@@ -46,13 +69,25 @@ class Programs:
 
     def arguments(self, key: Key) -> tuple[Any, ...]:
         """What the program of `key` is called with, abstract."""
-        return self.inputs(key) if key[0] == "draw" else (self.leaves, self.pages, *self.inputs(key))
+        if key[0] == "draw":
+            return self.inputs(key)
+        if key[0] in ENCODERS:
+            return (self.encoder_leaves, self.store(), *self.inputs(key))
+        return (self.leaves, self.pages, *self.inputs(key))
+
+    def store(self) -> jax.ShapeDtypeStruct:
+        """Of soft tokens."""
+        assert self.encoding is not None
+        return self._input((self.encoding.shapes.slots, self.encoding.hidden_size), self.encoding.dtype)
 
     def jitted(self, key: Key):
-        """The jitted step: over the whole mesh at once, the pages donated."""
+        """The jitted step: over the whole mesh at once, the pages (or the store) donated."""
         function, inputs = self._function(key), jax.tree.map(lambda _: REPLICATED, self.inputs(key))
         if key[0] == "draw":
             return jax.jit(self._mapped(function, inputs, REPLICATED))
+        if key[0] in ENCODERS:
+            replicated = jax.tree.map(lambda _: REPLICATED, self.encoder_leaves)
+            return jax.jit(self._mapped(function, (replicated, REPLICATED, *inputs), REPLICATED), donate_argnums=(1,))
         leaves = tuple(leaf.sharding.spec for leaf in self.leaves)
         pages = jax.tree.map(lambda _: partition_spec(KV_AXES), self.pages)
         return jax.jit(self._mapped(function, (leaves, pages, *inputs), (REPLICATED, pages)), donate_argnums=(1,))
@@ -62,9 +97,11 @@ class Programs:
         shapes = self.step.shapes
         match key:
             case ("prefill" | "logits", int(size)):
-                return (self._ints(prefill_fields(size, shapes.prefill_rows, shapes.table_width)),)
+                return (self._ints(prefill_fields(size, shapes)), *self._soft())
             case ("score", int(size)):
-                return (self._ints(score_fields(size, shapes.prefill_rows, shapes.table_width)),)
+                return (self._ints(score_fields(size, shapes)), *self._soft())
+            case ("see" | "hear", int(tokens)):
+                return self._encoder_inputs(key[0], tokens)
             case ("token", int(rows)):
                 return (self._ints(decode_fields(rows, shapes.table_width)),)
             case ("draw", variant):
@@ -84,6 +121,10 @@ class Programs:
                 return functools.partial(self.step.prefill, tokens=size, all_logits=True)
             case ("score", int(size)):
                 return functools.partial(self.step.score, tokens=size)
+            case ("see", int(tokens)) if self.encoding is not None:
+                return functools.partial(self.encoding.see, tokens=tokens)
+            case ("hear", int(tokens)) if self.encoding is not None:
+                return functools.partial(self.encoding.hear, tokens=tokens)
             case ("token", int(rows)):
                 return functools.partial(self.step.decode_logits, rows=rows)
             case ("draw", variant):
@@ -97,6 +138,18 @@ class Programs:
         if self.mesh.size == 1:
             return function
         return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+    def _soft(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        return () if self.encoding is None else (self.store(),)
+
+    def _encoder_inputs(self, kind: str, tokens: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        assert self.encoding is not None
+        shapes = self.encoding.shapes
+        if kind == "see":
+            pixels = (tokens * shapes.patches_per_token, shapes.patch_size)
+            return self._input(pixels, jnp.uint8), self._ints(see_fields(tokens, shapes))
+        frames = (tokens * shapes.frames_per_token, shapes.frame_size)
+        return self._input(frames, jnp.float32), self._ints(hear_fields(tokens))
 
     def _drawing(self, rows: int, variant: Variant) -> DrawInputs:
         return DrawInputs(*map(self._ints, draw_fields(variant, rows, self.step.shapes.history, self.step.vocab_size)))

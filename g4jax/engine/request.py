@@ -1,9 +1,11 @@
 """One request as the engine sees it: tokens in, tokens out, and the cache pages it holds. No jax."""
 
 import secrets
+import struct
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from g4jax.media.inputs import PlacedInput
 from g4jax.sample.params import SamplingParams
 
 Status = Literal["waiting", "running", "finished"]
@@ -35,10 +37,12 @@ class Request:
     stop_ids: given as the model's own end ids; kept as the ids that end *this* request, that is with
         `params.stop_token_ids` and, under `params.ignore_eos`, without the model's.
     spans: image runs [start, end) of the prompt that attend both ways, in order; empty on causal models. The scheduler
-        never cuts one.
-    cache_salt: requests share cached pages only under the same salt (of their media, say).
+        never cuts one. The engine sets them.
+    cache_salt: requests share cached pages only under the same salt.
     guide: what the output must look like; it is told of every token.
-    tokens: prompt_ids + output_ids. num_computed: how many of them have their K/V in the cache. num_cached: prompt
+    media: what fills the prompt's placeholders, in order.
+    tokens: prompt_ids + output_ids. content: the same, with what fills a placeholder in its place: equal content has
+        equal K/V. num_computed: how many of them have their K/V in the cache. num_cached: prompt
         tokens found in the prefix cache when the request was first admitted.
     num_planned, num_drawn: tokens that launches under way compute and draw, whose results are not known yet. source:
         where the last of these launches leaves its token on the device.
@@ -53,9 +57,11 @@ class Request:
     spans: tuple[tuple[int, int], ...] = ()
     cache_salt: bytes = b""
     guide: Guide | None = None
+    media: tuple[PlacedInput, ...] = ()
 
     seed: int = field(init=False)
     tokens: list[int] = field(init=False)
+    content: list[int] = field(init=False)
     output_ids: list[int] = field(init=False, default_factory=list)
     status: Status = field(init=False, default="waiting")
     finish_reason: FinishReason | None = field(init=False, default=None)
@@ -78,6 +84,7 @@ class Request:
 
     def __post_init__(self):
         self.tokens = list(self.prompt_ids)
+        self.content = _content(self.prompt_ids, self.media)
         own = frozenset() if self.params.ignore_eos else self.stop_ids
         self.stop_ids = own | frozenset(self.params.stop_token_ids)
         self.seed = secrets.randbits(32) if self.params.seed is None else self.params.seed & 0xFFFFFFFF
@@ -115,6 +122,7 @@ class Request:
         """Take one generated token and set `finish_reason` (and `stop_id`) if it is the last."""
         self.output_ids.append(token)
         self.tokens.append(token)
+        self.content.append(token)
         # Under a guide an end comes before min_tokens only where nothing else could.
         is_late = len(self.output_ids) >= self.params.min_tokens or self.guide is not None
         if token in self.stop_ids and is_late:
@@ -132,3 +140,12 @@ class Request:
         # Where nothing may follow, the mask is empty and whatever was drawn means nothing, a stop id too.
         if self.guide.error is not None:
             self.finish_reason, self.error = "error", self.guide.error
+
+
+def _content(prompt_ids: list[int], media: tuple[PlacedInput, ...]) -> list[int]:
+    """The two halves of an input's digest, in turns, in place of its placeholders."""
+    content = list(prompt_ids)
+    for placed in media:
+        halves = struct.unpack("<qq", placed.input.digest)
+        content[placed.start : placed.end] = [halves[i % 2] for i in range(placed.input.num_tokens)]
+    return content

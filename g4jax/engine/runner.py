@@ -5,14 +5,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from g4jax.cache.paged import Pages
-from g4jax.engine.batch import bucket, pack_decode, pack_prefill, pack_score
+from g4jax.engine.batch import Slots, bucket, pack_decode, pack_prefill, pack_score
 from g4jax.engine.draw_inputs import DrawInputs, Variant, draw_inputs, variant_of
+from g4jax.engine.encoder_runner import EncoderRunner
+from g4jax.engine.encoding import Encoding
 from g4jax.engine.plan import DecodePlan, DecodeResult, PrefillPlan, PrefillResult
-from g4jax.engine.programs import Key, Programs, abstract
+from g4jax.engine.programs import ENCODERS, Key, Programs, abstract
 from g4jax.engine.report import drawn_logprobs, prompt_logprobs
 from g4jax.engine.request import Request
 from g4jax.engine.steps import Leaves, Step
@@ -24,9 +27,18 @@ Progress = Callable[[str, int, int], None]
 class Runner:
     """Runs plans. After `compile_all` nothing is compiled any more, whatever is asked."""
 
-    def __init__(self, step: Step, leaves: Leaves, pages: Pages, mesh: Mesh):
+    def __init__(
+        self,
+        step: Step,
+        leaves: Leaves,
+        pages: Pages,
+        mesh: Mesh,
+        encoding: Encoding | None = None,
+        encoder_leaves: Leaves = (),
+    ):
         self.step, self.leaves, self.pages = step, leaves, pages
-        self.programs = Programs(step, abstract(leaves), abstract(pages), mesh)
+        self.programs = Programs(step, abstract(leaves), abstract(pages), mesh, encoding, abstract(encoder_leaves))
+        self.encoder = None if encoding is None else self._encoder(encoding, encoder_leaves)
         self._compiled: dict[Key, jax.stages.Compiled] = {}
         self._zeros: dict[int, jax.Array] = {}
         # Where the last decode and the last prefill launch leave their tokens for the next decode launch.
@@ -92,8 +104,8 @@ class Runner:
 
     def prompt_logits(self, plan: PrefillPlan) -> np.ndarray:
         """Logits `[tokens of the plan, V]` of every packed token. Compiled when first asked for."""
-        size, packed = pack_prefill(plan, self.step.shapes)
-        return np.asarray(self._run(("logits", size), packed))[: plan.num_tokens]
+        size, packed = pack_prefill(plan, self.step.shapes, self._encode(plan))
+        return np.asarray(self._run(("logits", size), packed, *self._store()))[: plan.num_tokens]
 
     def token_logits(self, plan: DecodePlan) -> np.ndarray:
         """Logits `[requests, V]` after one token of each through the decode path. Compiled when first asked for."""
@@ -103,10 +115,24 @@ class Runner:
 
     def _prompts(self, plan: PrefillPlan) -> tuple[jax.Array, Any]:
         """Logits of each piece's last token, and the scores of a scored plan."""
+        slots = self._encode(plan)
         if plan.scored:
-            return self._run(("score", self.step.shapes.score_tokens), pack_score(plan, self.step.shapes))
-        size, packed = pack_prefill(plan, self.step.shapes)
-        return self._run(("prefill", size), packed), ()
+            packed = pack_score(plan, self.step.shapes, slots)
+            return self._run(("score", self.step.shapes.score_tokens), packed, *self._store())
+        size, packed = pack_prefill(plan, self.step.shapes, slots)
+        return self._run(("prefill", size), packed, *self._store()), ()
+
+    def _encode(self, plan: PrefillPlan) -> Slots:
+        """Launches what of the plan's images and sounds has no soft tokens yet."""
+        return {} if self.encoder is None else self.encoder.encode(plan)
+
+    def _store(self) -> tuple[jax.Array, ...]:
+        return () if self.encoder is None else (self.encoder.store,)
+
+    def _encoder(self, encoding: Encoding, leaves: Leaves) -> EncoderRunner:
+        store = self.programs.store()
+        zeros = jnp.zeros(store.shape, store.dtype, device=store.sharding)
+        return EncoderRunner(encoding, leaves, zeros, self._program)
 
     def _run(self, key: Key, *inputs: Any) -> Any:
         """Calls a program that reads and writes the pages."""
@@ -121,9 +147,16 @@ class Runner:
     def _warm(self, key: Key) -> None:
         # A GPU records a program as a graph at its second run: two runs leave nothing for the first request.
         for _ in range(2):
-            inputs = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.programs.inputs(key))
-            out = self._program(key)(*inputs) if key[0] == "draw" else self._run(key, *inputs)
-            jax.block_until_ready(out)
+            jax.block_until_ready(self._run_on_zeros(key))
+
+    def _run_on_zeros(self, key: Key) -> Any:
+        inputs = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.programs.inputs(key))
+        if key[0] == "draw":
+            return self._program(key)(*inputs)
+        if key[0] in ENCODERS:
+            assert self.encoder is not None
+            return self.encoder.run(key, *inputs)
+        return self._run(key, *inputs)
 
     def _drawing(self, requests: Sequence[Request], drawn: Sequence[int], rows: int, variant: Variant) -> DrawInputs:
         """What is needed to draw; the device's own zeros where no request has a bias or a penalty."""

@@ -51,30 +51,48 @@ class Step:
     implementation: Implementation | None = None
 
     def prefill(
-        self, leaves: Leaves, pages: Pages, packed: Int[Array, " P"], *, tokens: int, all_logits: bool = False
+        self,
+        leaves: Leaves,
+        pages: Pages,
+        packed: Int[Array, " P"],
+        store: Float[Array, "S D"] | None = None,
+        *,
+        tokens: int,
+        all_logits: bool = False,
     ) -> tuple[Float[Array, "Q V"], Pages]:
-        """Runs a ragged batch of prompt pieces; logits of each row's last token, or of all `tokens` packed ones."""
-        fields = unpack(prefill_fields(tokens, self.shapes.prefill_rows, self.shapes.table_width), packed)
+        """Runs a ragged batch of prompt pieces; logits of each row's last token, or of all `tokens` packed ones.
+
+        `store`: the encoders' output, which the tokens of images and sounds are taken from.
+        """
+        fields = unpack(prefill_fields(tokens, self.shapes), packed)
         model, ids = self.merge(leaves), fields.pop("tokens")
+        soft = _soft(store, fields)
         keys = self._prompt_keys(pages, fields)
         if all_logits:
-            return model.logits(model(ids, keys)), keys.pages
+            return model.logits(model(ids, keys, **soft)), keys.pages
         last = jnp.where(fields["lengths"] > 0, fields["contexts"] - 1, -1)
         tables = {name: fields[name] for name in ("sliding_table", "full_table")}
         row_keys = PagedDecode(
             keys.pages, positions=last, **tables, dtype=self.dtype, implementation=self.implementation
         )
         rows = jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
-        return model.logits(model(ids, keys, rows=rows, row_keys=row_keys)), keys.pages
+        return model.logits(model(ids, keys, rows=rows, row_keys=row_keys, **soft)), keys.pages
 
     def score(
-        self, leaves: Leaves, pages: Pages, packed: Int[Array, " P"], *, tokens: int
+        self,
+        leaves: Leaves,
+        pages: Pages,
+        packed: Int[Array, " P"],
+        store: Float[Array, "S D"] | None = None,
+        *,
+        tokens: int,
     ) -> tuple[tuple[Float[Array, "Q V"], Report], Pages]:
         """As `prefill`, and with it what `logprobs_of` says of each packed token's successor."""
-        fields = unpack(score_fields(tokens, self.shapes.prefill_rows, self.shapes.table_width), packed)
+        fields = unpack(score_fields(tokens, self.shapes), packed)
         model, ids, targets = self.merge(leaves), fields.pop("tokens"), fields.pop("targets")
+        soft = _soft(store, fields)
         keys = self._prompt_keys(pages, fields)
-        h = model(ids, keys)
+        h = model(ids, keys, **soft)
         rows = jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
 
         def scores(part: tuple[Array, Array]) -> Report:
@@ -175,6 +193,14 @@ class Step:
         )
         logits = model.logits(model(tokens, keys))
         return logits, keys.pages
+
+
+def _soft(store: Float[Array, "S D"] | None, fields: dict[str, Array]) -> dict[str, Array]:
+    """What a model with encoders takes in the place of embeddings."""
+    if store is None:
+        return {}
+    rows = fields.pop("soft")
+    return {"soft": store[jnp.maximum(rows, 0)], "is_soft": rows >= 0}
 
 
 def _first_tokens(fields: dict[str, Array], before: Int[Array, " S"]) -> Int[Array, " B"]:

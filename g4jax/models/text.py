@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from g4jax.config import TextConfig
 from g4jax.nn.attention import DenseKeys, Keys
@@ -49,13 +49,18 @@ class TextModel(nnx.Module):
         *,
         rows: Int[Array, " Q"] | None = None,
         row_keys: Keys | None = None,
+        soft: Float[Array, "R D"] | None = None,
+        is_soft: Bool[Array, " R"] | None = None,
     ) -> Float[Array, "Q D"]:
         """Final-normed hidden states of `rows` of the packed `tokens` (of all of them where `rows` is None).
 
+        Where `is_soft`, an encoder's output `soft` is the embedding, unscaled, and the token must be the pad token.
         KV-shared layers store nothing, so from the first of them on only `rows` are computed, and those attend through
         `row_keys`.
         """
         x = self.embed_tokens(tokens)
+        if soft is not None and is_soft is not None:
+            x = jnp.where(is_soft[:, None], soft.astype(x.dtype), x)
         per_layer = None if self.per_layer_inputs is None else self.per_layer_inputs(tokens, x)
         residual = Residual(x, None, None, None)
         for index, layer in enumerate(self.layers):

@@ -9,6 +9,9 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
+from g4jax.config import Gemma4Config
+from g4jax.weights.abstract import abstract_encoders
+
 RELEASE_PREFIX = "model.language_model."
 
 
@@ -23,21 +26,40 @@ def write_checkpoint(
 ) -> dict[str, np.ndarray]:
     """Writes `raw` as config.json, and weights for it into so many safetensors files (with an index from two on).
 
-    Besides the text decoder there are, as in the releases, tensors that a text decoder does not use. Returns the
-    decoder's tensors by their names without the prefix.
+    Besides the text decoder there are, as in the releases, the encoders that `raw` has, and tensors that nothing uses.
+    Returns the decoder's tensors by their names without the prefix.
     """
     rng = np.random.default_rng(seed)
     shapes = tensor_shapes(raw["text_config"])
     tensors = {name: _random(rng, name, shape, raw["text_config"]).astype(dtype) for name, shape in shapes.items()}
     stored = {prefix + name: tensor for name, tensor in tensors.items()}
-    stored |= {
-        "model.embed_vision.embedding_projection.weight": np.ones((4, 4), dtype),
-        "model.vision_tower.encoder.layers.0.self_attn.q_proj.input_min": np.zeros((), dtype),
-    }
+    stored |= {f"model.{name}": tensor.astype(dtype) for name, tensor in encoder_tensors(raw, seed).items()}
+    stored |= {"model.unused_tower.weight": np.ones((4, 4), dtype)}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(raw))
     _save(folder, stored, files)
     return tensors
+
+
+def encoder_tensors(raw: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
+    """Random float32 tensors of the encoders of a config, by their names without the prefix; bounds clip at times."""
+    encoders = abstract_encoders(Gemma4Config.from_dict(raw), np.float32)
+    rng = np.random.default_rng(seed + 1)
+    params = () if encoders is None else encoders.params
+    return {param.path: _encoder_tensor(rng, param.path, param.shape) for param in params}
+
+
+def _encoder_tensor(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    values = rng.standard_normal(shape, dtype=np.float32)
+    if name.endswith(("_min", "_max")):
+        return np.asarray((1.5 if name.endswith("max") else -1.5) + 0.1 * values, np.float32)
+    if name.endswith(("std_bias", ".bias", "per_dim_scale")):
+        return 0.1 * values
+    if "norm" in name or name.endswith(("std_scale", "ln1.weight", "ln2.weight")):
+        return 1 + 0.1 * values
+    if "pos_embedding" in name or "position_embedding_table" in name:
+        return 0.5 * values
+    return values * np.float32(np.prod(shape[1:]) ** -0.5)
 
 
 def tensor_shapes(text: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -11,10 +11,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import DTypeLike
 
-from g4jax.config import TextConfig
+from g4jax.config import Gemma4Config, TextConfig
+from g4jax.models.multimodal import Encoders
 from g4jax.models.text import TextModel
 from g4jax.sharding import check_divisible, named_sharding
 from pallas_kernels.core import Implementation
+
+ModuleT = TypeVar("ModuleT", bound=nnx.Module)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +38,16 @@ class ParamSpec:
 
 
 @dataclasses.dataclass(frozen=True)
-class AbstractModel:
-    """A `TextModel` taken apart. `params` stand in the order of the leaves that `merge` takes."""
+class AbstractModel(Generic[ModuleT]):
+    """A `TextModel` or `Encoders` taken apart. `params` stand in the order of the leaves that `merge` takes."""
 
     graphdef: Any
     treedef: Any
     params: tuple[ParamSpec, ...]
 
-    def merge(self, leaves: Sequence[jax.Array]) -> TextModel:
-        """The model with these parameters. Inside a `shard_map` they are one device's parts."""
-        return merge(self.graphdef, self.treedef, leaves)
+    def merge(self, leaves: Sequence[jax.Array]) -> ModuleT:
+        """The module with these parameters. Inside a `shard_map` they are one device's parts."""
+        return nnx.merge(self.graphdef, jax.tree.unflatten(self.treedef, list(leaves)))
 
     @property
     def nbytes(self) -> int:
@@ -52,13 +55,9 @@ class AbstractModel:
         return sum(param.nbytes for param in self.params)
 
 
-def merge(graphdef: Any, treedef: Any, leaves: Sequence[jax.Array]) -> TextModel:
-    return nnx.merge(graphdef, jax.tree.unflatten(treedef, list(leaves)))
-
-
 def abstract_model(
     config: TextConfig, dtype: DTypeLike, tp: int = 1, implementation: Implementation | None = None
-) -> AbstractModel:
+) -> AbstractModel[TextModel]:
     """The parts of `TextModel(config, dtype=dtype, tp=tp, implementation=implementation)`; nothing is allocated.
 
     Raises:
@@ -67,13 +66,32 @@ def abstract_model(
     return _abstract_model(config, np.dtype(dtype), tp, implementation)
 
 
+def abstract_encoders(
+    config: Gemma4Config, dtype: DTypeLike, implementation: Implementation | None = None
+) -> AbstractModel[Encoders] | None:
+    """The parts of `Encoders(config, dtype=dtype, implementation=implementation)`; None for a model without any."""
+    if config.vision is None and config.audio is None:
+        return None
+    return _abstract_encoders(config, np.dtype(dtype), implementation)
+
+
 @functools.lru_cache(maxsize=8)
 def _abstract_model(
     config: TextConfig, dtype: np.dtype, tp: int, implementation: Implementation | None
-) -> AbstractModel:
+) -> AbstractModel[TextModel]:
     _check_split(config, tp)
-    model = nnx.eval_shape(lambda: TextModel(config, dtype=dtype, tp=tp, implementation=implementation))
-    graphdef, state = nnx.split(model)
+    return _taken_apart(lambda: TextModel(config, dtype=dtype, tp=tp, implementation=implementation))
+
+
+@functools.lru_cache(maxsize=8)
+def _abstract_encoders(
+    config: Gemma4Config, dtype: np.dtype, implementation: Implementation | None
+) -> AbstractModel[Encoders]:
+    return _taken_apart(lambda: Encoders(config, dtype=dtype, implementation=implementation))
+
+
+def _taken_apart(build: Callable[[], ModuleT]) -> AbstractModel[ModuleT]:
+    graphdef, state = nnx.split(nnx.eval_shape(build))
     treedef = jax.tree.structure(state)
     flat = nnx.to_flat_state(state)
     params = tuple(_param_spec(path, variable) for path, variable in zip(flat.paths, flat.leaves, strict=True))

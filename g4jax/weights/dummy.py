@@ -7,7 +7,7 @@ rounding is not amplified. Every device makes its own part, in place.
 import functools
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -17,9 +17,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, DTypeLike, Float, UInt32
 
-from g4jax.config import TextConfig
+from g4jax.config import Gemma4Config, TextConfig
 from g4jax.sharding import TP
-from g4jax.weights.abstract import ParamSpec, abstract_model
+from g4jax.weights.abstract import ParamSpec, abstract_encoders, abstract_model
 
 Spread = Callable[[ParamSpec, TextConfig], float]
 
@@ -30,6 +30,12 @@ def _by_fan_in(param: ParamSpec, config: TextConfig) -> float:
 
 RULES: tuple[tuple[str, float | Spread, float | Spread], ...] = (
     # pattern of the path, mean, standard deviation; the first that matches counts
+    # Of the encoders: bounds that clip little, and an output that stays as it is.
+    (r"(input|output)_min$", -100.0, 0.0),
+    (r"(input|output)_max$", 100.0, 0.0),
+    (r"std_scale|(patch_ln\d|pos_norm)\.weight", 1.0, 0.1),
+    (r"std_bias|\.bias$|per_dim_scale", 0.0, 0.1),
+    (r"depthwise_conv1d|conv\.weight|pos_embedding|position_embedding_table", 0.0, 0.1),
     (r"post_\w*norm\w*\.weight", 0.3, 0.03),
     # With k's norm near 1, scores have a standard deviation of 2: soft, but not uniform.
     (r"q_norm\.weight", lambda param, config: 2 * param.shape[-1] ** -0.5, 0.0),
@@ -47,7 +53,16 @@ def dummy(config: TextConfig, mesh: Mesh, dtype: DTypeLike, seed: int = 0) -> tu
 
     A parameter depends on `seed`, its path and its shape alone.
     """
-    params = abstract_model(config, dtype, mesh.shape[TP]).params
+    return _filled(abstract_model(config, dtype, mesh.shape[TP]).params, config, mesh, seed)
+
+
+def dummy_encoders(config: Gemma4Config, mesh: Mesh, dtype: DTypeLike, seed: int = 0) -> tuple[jax.Array, ...]:
+    """As `dummy`, of `abstract_encoders(config, dtype)`."""
+    encoders = abstract_encoders(config, dtype)
+    return () if encoders is None else _filled(encoders.params, config.text, mesh, seed)
+
+
+def _filled(params: Sequence[ParamSpec], config: TextConfig, mesh: Mesh, seed: int) -> tuple[jax.Array, ...]:
     kinds = list(dict.fromkeys(_kind(param, mesh) for param in params))
     with ThreadPoolExecutor() as pool:  # the time goes into compiling
         programs = dict(zip(kinds, pool.map(lambda kind: _normal(*kind), kinds), strict=True))

@@ -44,6 +44,9 @@ TABLE: tuple[Row, ...] = (
 PREFIXES = ("model.language_model.", "language_model.model.", "model.", "")
 """What stands before the names of the text decoder: the releases (the unified 12B too), exports of the text alone."""
 
+ENCODER_PREFIXES = ("model.", "")
+"""What stands before the names of the encoders."""
+
 UNUSED = r"self_attn\.(k_proj|v_proj|k_norm)\.weight"
 """Some releases keep these in KV-shared layers too, where nothing reads them."""
 
@@ -94,6 +97,12 @@ def recipe(param: ParamSpec, config: TextConfig, tp: int) -> Recipe:
     )
 
 
+def encoder_recipe(param: ParamSpec) -> Recipe:
+    """Encoders have the checkpoint's names and shapes."""
+    rows = param.shape[0] if param.shape else 1
+    return Recipe((Segment(param.path, 0, rows),), {param.path: param.shape})
+
+
 def _segment(name: str, count: int, size: int, device: int, tp: int) -> Segment:
     """A device's share; with fewer units than devices, neighbours hold the same one."""
     first = device * count // tp
@@ -103,6 +112,14 @@ def _segment(name: str, count: int, size: int, device: int, tp: int) -> Segment:
 def find_prefix(names: Collection[str]) -> str | None:
     """The prefix of the text decoder in a checkpoint with these tensors; None: there is no text decoder in it."""
     return next((prefix for prefix in PREFIXES if f"{prefix}embed_tokens.weight" in names), None)
+
+
+def find_encoder_prefix(names: Collection[str]) -> str:
+    """The prefix of the encoders in a checkpoint with these tensors."""
+    first = re.compile(r"(vision_tower|vision_embedder|embed_vision|audio_tower|embed_audio)\.")
+    return next(
+        (p for p in ENCODER_PREFIXES if any(first.match(name[len(p) :]) and name.startswith(p) for name in names)), ""
+    )
 
 
 def unknown_names(names: Collection[str], config: TextConfig) -> list[str]:

@@ -16,22 +16,34 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, DTypeLike, Shaped
 
-from g4jax.config import TextConfig
+from g4jax.config import Gemma4Config, TextConfig
 from g4jax.sharding import TP
-from g4jax.weights.abstract import ParamSpec, abstract_model
+from g4jax.weights.abstract import ParamSpec, abstract_encoders, abstract_model
 from g4jax.weights.check import differences, refuse
 from g4jax.weights.errors import CheckpointError
-from g4jax.weights.mapping import Recipe, Units, recipe
+from g4jax.weights.mapping import Recipe, Units, encoder_recipe, recipe
 
 FOLDER = "orbax"
 """The orbax checkpoint stands in this folder beside config.json and the tokenizer's files."""
+
+ENCODERS = "orbax_encoders"
+"""The encoders' parameters stand in a checkpoint of their own beside it."""
 
 CHUNK_BYTES = 64 * 2**20
 """A device reads whole chunks, so this bounds what it reads in vain."""
 
 
-def save(folder: Path, leaves: Sequence[jax.Array], config: TextConfig, mesh: Mesh, *, beside: Path) -> None:
-    """Writes `leaves`, spread over `mesh`, to `folder`, with copies of the *.json and *.jinja files of `beside`.
+def save(
+    folder: Path,
+    leaves: Sequence[jax.Array],
+    config: Gemma4Config,
+    mesh: Mesh,
+    *,
+    beside: Path,
+    encoders: Sequence[jax.Array] = (),
+) -> None:
+    """Writes `leaves`, spread over `mesh`, and those of the encoders to `folder`, with copies of the *.json and *.jinja
+    files of `beside`.
 
     Takes as much memory again as the fused matrices, on the devices, and as all weights, on the host.
 
@@ -42,7 +54,7 @@ def save(folder: Path, leaves: Sequence[jax.Array], config: TextConfig, mesh: Me
     target = folder.absolute() / FOLDER
     if target.exists():
         raise CheckpointError(f"{target} exists already: give another folder, or remove it")
-    params, recipes = _recipes(config, leaves[0].dtype, mesh)
+    _, recipes = _recipes(config.text, leaves[0].dtype, mesh)
     tensors: dict[str, jax.Array] = {}
     for made, leaf in zip(recipes, leaves, strict=True):
         parts = _split(leaf, made.units, mesh.shape[TP]) if made.units else (leaf,)
@@ -51,6 +63,15 @@ def save(folder: Path, leaves: Sequence[jax.Array], config: TextConfig, mesh: Me
     for file in sorted([*beside.glob("*.json"), *beside.glob("*.jinja")]):
         if not file.name.endswith(".safetensors.index.json"):
             shutil.copy(file, folder)
+    _write(ocp, target, tensors)
+    if encoders:
+        parts = abstract_encoders(config, leaves[0].dtype)
+        assert parts is not None
+        paths = (param.path for param in parts.params)
+        _write(ocp, folder.absolute() / ENCODERS, dict(zip(paths, encoders, strict=True)))
+
+
+def _write(ocp: ModuleType, target: Path, tensors: dict[str, jax.Array]) -> None:
     save_args = {name: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES) for name in tensors}
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(target, tensors, save_args=save_args)
@@ -72,6 +93,23 @@ def load(folder: Path, config: TextConfig, mesh: Mesh, dtype: DTypeLike) -> tupl
         refuse(folder, differences(_stored_shapes(checkpointer, path), recipes, config))
         tensors = checkpointer.restore(path, target)
     return tuple(_take(tensors, param, made, mesh) for param, made in zip(params, recipes, strict=True))
+
+
+def load_encoders(folder: Path, config: Gemma4Config, mesh: Mesh, dtype: DTypeLike) -> tuple[jax.Array, ...]:
+    """As `load`, of `abstract_encoders(config, dtype)`; () for a model without any."""
+    encoders = abstract_encoders(config, dtype)
+    if encoders is None:
+        return ()
+    ocp, path = _import_orbax(), folder.absolute() / ENCODERS
+    target = {
+        param.path: jax.ShapeDtypeStruct(param.shape, param.dtype, sharding=param.sharding(mesh))
+        for param in encoders.params
+    }
+    with ocp.StandardCheckpointer() as checkpointer:
+        recipes = [encoder_recipe(param) for param in encoders.params]
+        refuse(folder, differences(_stored_shapes(checkpointer, path), recipes, config.text))
+        tensors = checkpointer.restore(path, target)
+    return tuple(tensors[param.path] for param in encoders.params)
 
 
 def _stored_shapes(checkpointer: Any, path: Path) -> dict[str, tuple[int, ...]]:

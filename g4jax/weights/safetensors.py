@@ -1,6 +1,6 @@
 """From safetensors files to devices: every device reads its own part of every tensor, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,14 +9,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import DTypeLike
 
-from g4jax.config import TextConfig
+from g4jax.config import Gemma4Config, TextConfig
 from g4jax.sharding import TP
-from g4jax.weights.abstract import ParamSpec, abstract_model
+from g4jax.weights.abstract import ParamSpec, abstract_encoders, abstract_model
 from g4jax.weights.check import differences, refuse
 from g4jax.weights.errors import CheckpointError
 from g4jax.weights.files import StoredTensor, bits_of, open_folder
 from g4jax.weights.hub import resolve
-from g4jax.weights.mapping import PREFIXES, Recipe, Segment, find_prefix, recipe
+from g4jax.weights.mapping import PREFIXES, Recipe, Segment, encoder_recipe, find_encoder_prefix, find_prefix, recipe
 
 Progress = Callable[[int, int], None]
 """Called with the bytes of parameters that are done and the bytes of all."""
@@ -40,6 +40,30 @@ def load(
     folder = resolve(model)
     tensors = _below_prefix(folder, open_folder(folder))
     _check(folder, tensors, recipes, config)
+    return _put_all(params, recipes, tensors, mesh, progress)
+
+
+def load_encoders(model: str | Path, config: Gemma4Config, mesh: Mesh, dtype: DTypeLike) -> tuple[jax.Array, ...]:
+    """The leaves of `abstract_encoders(config, dtype)`, () for a model without any; otherwise as `load`."""
+    encoders = abstract_encoders(config, dtype)
+    if encoders is None:
+        return ()
+    folder = resolve(model)
+    stored = open_folder(folder)
+    prefix = find_encoder_prefix(stored)
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
+    recipes = [encoder_recipe(param) for param in encoders.params]
+    _check(folder, tensors, recipes, config.text)
+    return _put_all(encoders.params, recipes, tensors, mesh, None)
+
+
+def _put_all(
+    params: Sequence[ParamSpec],
+    recipes: Sequence[Recipe],
+    tensors: dict[str, StoredTensor],
+    mesh: Mesh,
+    progress: Progress | None,
+) -> tuple[jax.Array, ...]:
     total, done, leaves = sum(param.nbytes for param in params), 0, []
     with ThreadPoolExecutor(THREADS) as pool:
         arrays = pool.map(lambda param, made: _put(param, made, tensors, mesh), params, recipes)
@@ -54,6 +78,8 @@ def load(
 def _put(param: ParamSpec, made: Recipe, tensors: dict[str, StoredTensor], mesh: Mesh) -> jax.Array:
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
         assert index is not None
+        if not index:  # a single number
+            return np.array(_read_number(tensors[made.segments[0].name], param.dtype))
         rows = [_read(tensors[piece.name], piece, index[1:], param.dtype) for piece in made.pieces(index[0])]
         # A CPU "device" would keep a view of the file as its array, to change when the file does.
         joined = np.ascontiguousarray(rows[0]) if len(rows) == 1 and not on_cpu else np.concatenate(rows)
@@ -66,6 +92,10 @@ def _put(param: ParamSpec, made: Recipe, tensors: dict[str, StoredTensor], mesh:
 
 def _is_cpu(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
+
+
+def _read_number(tensor: StoredTensor, dtype: np.dtype) -> np.ndarray:
+    return tensor.bits().view(tensor.dtype).astype(dtype)
 
 
 def _read(tensor: StoredTensor, rows: Segment, columns: tuple[slice, ...], dtype: np.dtype) -> np.ndarray:

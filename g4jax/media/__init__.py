@@ -1,0 +1,1 @@
+"""From files and arrays to what the encoders take. numpy only: no jax."""
