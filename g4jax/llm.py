@@ -5,6 +5,7 @@ from g4jax import LLM, SamplingParams
 llm = LLM()                                          # the bundled checkpoint; LLM("google/gemma-4-E4B-it", mesh="tp=2")
 llm.generate(["Once upon"], SamplingParams(max_tokens=20))[0].text
 llm.chat([{"role": "user", "content": "What is 17+25?"}], enable_thinking=True)[0].content
+llm.chat([{"role": "user", "content": [{"type": "image", "image": "cat.jpg"}, {"type": "text", "text": "Which?"}]}])
 llm.score([[2, 5, 7]])[0]                            # log-probability of every token after the first
 """
 
@@ -18,18 +19,24 @@ from tqdm import tqdm
 
 from g4jax.chat.detokenize import Detokenizer, StopStrings
 from g4jax.chat.events import ToolCall, collect
+from g4jax.chat.media_parts import media_parts
 from g4jax.chat.output import OutputParser
+from g4jax.chat.soft_tokens import expand
 from g4jax.chat.template import ChatTemplate
 from g4jax.chat.tokenizer import Tokenizer
+from g4jax.config import Gemma4Config
 from g4jax.engine.checkpoint import find_checkpoint
 from g4jax.engine.launch import build_engine
 from g4jax.engine.options import Dtype, EngineOptions, LoadFormat
 from g4jax.engine.plan import Update
 from g4jax.engine.request import Request, TokenLogprobs
+from g4jax.media.inputs import PlacedInput
+from g4jax.media.processor import MediaProcessor
 from g4jax.sample.defaults import GenerationDefaults
 from g4jax.sample.params import SamplingParams
 
 Messages = Sequence[Mapping[str, Any]]
+Media = tuple[PlacedInput, ...]
 
 
 @dataclass
@@ -93,6 +100,7 @@ class LLM:
         self.tokenizer = Tokenizer(folder)
         self.template = ChatTemplate.from_folder(folder, self.tokenizer)
         self.defaults = GenerationDefaults.from_folder(folder)
+        self.media = MediaProcessor.from_folder(folder, Gemma4Config.from_folder(folder))
         self.engine = build_engine(options, lambda text, done, total: None, compile_ahead=False)
         self._ids = itertools.count()
 
@@ -118,15 +126,37 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        max_soft_tokens: int | None = None,
         progress: bool = True,
         **template_kwargs: Any,
     ) -> list[ChatCompletion]:
-        """Answers one conversation, or several with the same tools. `template_kwargs`: `enable_thinking=True`, say."""
+        """Answers one conversation, or several with the same tools. `template_kwargs`: `enable_thinking=True`, say.
+
+        Contents are texts or lists of parts: `{"type": "text", "text": ...}`, `{"type": "image", "image": ...}` and so
+        "audio" and "video", or OpenAI's forms of these. An image is a path, a URL, a file's content, an array or a PIL
+        image; a sound a path, a URL, a file's content, samples at 16 kHz, or samples and their rate; a video a path, a
+        URL, a file's content, or frames. `max_soft_tokens`: of each image and each frame (70, 140, 280, 560, 1120).
+
+        Raises:
+            MediaError: a medium that cannot be read, or that the model does not take.
+        """
         single = bool(messages) and isinstance(messages[0], Mapping)
         conversations: Sequence[Any] = [messages] if single else messages
-        ids = [self.template.encode(conversation, tools, **template_kwargs) for conversation in conversations]
+        encoded = [self._encode(each, tools, max_soft_tokens, template_kwargs) for each in conversations]
+        ids, media = [each[0] for each in encoded], [each[1] for each in encoded]
         texts = [_Text(self.tokenizer, params) for params in self._params(sampling_params, len(ids))]
-        return [self._message(tools, *done) for done in self._run(ids, texts, progress)]
+        return [self._message(tools, *done) for done in self._run(ids, texts, progress, media)]
+
+    def _encode(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]] | None,
+        max_soft_tokens: int | None,
+        template_kwargs: Mapping[str, Any],
+    ) -> tuple[list[int], Media]:
+        parts = media_parts(messages)
+        media = [self.media.load(kind, source, max_soft_tokens) for kind, source in parts]
+        return expand(self.template.encode(messages, tools, **template_kwargs), media, self.tokenizer)
 
     def score(self, token_ids: Iterable[Sequence[int]], *, progress: bool = True) -> list[np.ndarray]:
         """Log-probabilities `[T - 1]` of every token after the first, given those before it."""
@@ -143,11 +173,13 @@ class LLM:
             raise ValueError(f"sampling_params: {len(given)} given for {count} prompts; give one, or one for each")
         return given
 
-    def _run(self, prompts: list[list[int]], texts: list["_Text"], progress: bool) -> list[tuple[Request, "_Text"]]:
+    def _run(
+        self, prompts: list[list[int]], texts: list["_Text"], progress: bool, media: Sequence[Media] = ()
+    ) -> list[tuple[Request, "_Text"]]:
         """Runs everything; requests and their texts in the order given."""
         requests = [
-            Request(str(next(self._ids)), ids, text.params, self.defaults.stop_ids)
-            for ids, text in zip(prompts, texts, strict=True)
+            Request(str(next(self._ids)), ids, text.params, self.defaults.stop_ids, media=placed)
+            for ids, text, placed in zip(prompts, texts, media or [()] * len(prompts), strict=True)
         ]
         for request in requests:
             self.engine.add_request(request)

@@ -18,10 +18,11 @@ from server.anthropic import errors as anthropic_errors
 from server.chat_format import ChatFormat
 from server.engine_client import EngineClient
 from server.errors import ApiError
+from server.media_reader import MediaReader
 from server.metrics import Metrics
 from server.model import ModelInfo
+from server.routes import audio, completions, control, health, info, messages, metrics, models, responses, tokenize
 from server.routes import chat as chat_routes
-from server.routes import completions, control, health, info, messages, metrics, models, responses, tokenize
 from server.serving import Serving
 
 Refuse = Callable[[Request, Exception], Awaitable[Response]]
@@ -34,6 +35,7 @@ def create_app(
     client: EngineClient,
     chat: ChatFormat,
     model: ModelInfo,
+    media: MediaReader,
     *,
     api_key: str | None = None,
     max_queued: int | None = None,
@@ -52,8 +54,9 @@ def create_app(
         await reading
 
     app = FastAPI(title="g4jax", version=__version__, lifespan=lifespan, redoc_url=None)
-    serving = Serving(client, chat, model, Metrics(model.names[0], lambda: client.stats), max_queued)
-    for family in (chat_routes, completions, responses, messages, tokenize, models, info, control, health, metrics):
+    serving = Serving(client, chat, model, media, Metrics(model.names[0], lambda: client.stats), max_queued)
+    conversations = (chat_routes, completions, responses, messages, audio)
+    for family in (*conversations, tokenize, models, info, control, health, metrics):
         app.include_router(family.routes(serving), responses=openapi.errors())
     openapi.install(app)
     errors.install(app)

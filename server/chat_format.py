@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from g4jax.chat.output import OutputParser
+from g4jax.chat.soft_tokens import expand
 from g4jax.chat.template import ChatTemplate
 from g4jax.chat.tokenizer import Tokenizer
 from g4jax.engine.options import InvalidOption
+from g4jax.media.inputs import Medium, PlacedInput
 from server.chat_output import ChatOutput, Wishes
 from server.errors import invalid
 
@@ -51,6 +53,13 @@ class ChatFormat:
         except ValueError as error:
             field = _FIELD.match(str(error))
             raise (invalid(field[1], field[2]) if field else invalid("messages", str(error))) from None
+
+    def place(self, ids: Sequence[int], media: Sequence[Medium]) -> tuple[list[int], tuple[PlacedInput, ...]]:
+        """The prompt with its placeholders opened for the media; 400 where the template has not written them all."""
+        try:
+            return expand(ids, media, self.tokenizer)
+        except ValueError as error:
+            raise invalid("messages", str(error)) from None
 
     def output(self, prompt_ids: Sequence[int], tools: Sequence[dict], wishes: Wishes) -> ChatOutput:
         """What reads one answer to the prompt."""

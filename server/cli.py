@@ -14,10 +14,13 @@ import uvicorn
 
 from g4jax.engine.checkpoint import find_checkpoint
 from g4jax.engine.options import EngineOptions, InvalidOption
+from g4jax.media.fetch import FetchPolicy
+from g4jax.media.processor import BUDGETS
 from server.app import create_app
 from server.chat_format import ChatFormat
 from server.engine_client import EngineClient
 from server.engine_process import Builder, build_engine
+from server.media_reader import MediaReader
 from server.model import ModelInfo
 from server.start_report import StartReport
 
@@ -42,6 +45,8 @@ class ServerOptions:
     max_queued_requests: int | None
     parse_reasoning: bool
     parse_tools: bool
+    max_soft_tokens: int | None
+    fetch: FetchPolicy
     log_level: str
 
 
@@ -79,6 +84,12 @@ def flag_parser() -> argparse.ArgumentParser:
         "--reasoning-parser", default="gemma4", choices=["gemma4", "none"], help="none: thoughts are content"
     )
     http.add_argument("--tool-call-parser", default="gemma4", choices=["gemma4", "none"], help="none: refuse tools")
+    media = parser.add_argument_group("media")
+    media.add_argument("--max-soft-tokens", type=int, choices=BUDGETS, help="of an image (default: the checkpoint's)")
+    media.add_argument("--allowed-media-path", type=Path, metavar="DIR", help="file addresses below it may be read")
+    media.add_argument(
+        "--allow-private-media", action="store_true", help="fetch media also from private and local addresses"
+    )
     http.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
 
@@ -95,6 +106,8 @@ def parse_options(argv: Sequence[str] | None = None) -> ServerOptions:
         raise InvalidOption("port", f"must be from 0 to 65535, got {args.port}")
     if args.max_queued_requests is not None and args.max_queued_requests < 0:
         raise InvalidOption("max_queued_requests", f"must not be negative, got {args.max_queued_requests}")
+    if args.allowed_media_path is not None and not args.allowed_media_path.is_dir():
+        raise InvalidOption("allowed_media_path", f"{args.allowed_media_path} is no folder")
     folder = find_checkpoint(args.model, with_weights=args.load_format != "dummy")
     given = {name: getattr(args, name) for name in ("max_batch", "max_model_len", "mem_fraction", "max_prefill_tokens")}
     engine = EngineOptions(
@@ -113,6 +126,8 @@ def parse_options(argv: Sequence[str] | None = None) -> ServerOptions:
         max_queued_requests=args.max_queued_requests,
         parse_reasoning=args.reasoning_parser != "none",
         parse_tools=args.tool_call_parser != "none",
+        max_soft_tokens=args.max_soft_tokens,
+        fetch=FetchPolicy(allow_private=args.allow_private_media, local_root=args.allowed_media_path),
         log_level=args.log_level,
     )
 
@@ -128,18 +143,26 @@ def main(argv: Sequence[str] | None = None, build: Builder = build_engine) -> in
         folder = options.engine.model
         chat = ChatFormat.from_folder(folder, parse_reasoning=options.parse_reasoning, parse_tools=options.parse_tools)
         model = ModelInfo.from_folder(folder, options.names, chat.tokenizer.stop_ids)
+        media = _media_reader(options)
         listener = _listen(options.host, options.port)
     except InvalidOption as error:
         return _complain(error.field, error.message)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     client = EngineClient.spawn(options.engine, build, options.log_level)
     try:
-        app = create_app(client, chat, model, api_key=options.api_key, max_queued=options.max_queued_requests)
+        app = create_app(client, chat, model, media, api_key=options.api_key, max_queued=options.max_queued_requests)
         return _serve(app, client, listener, options)
     except KeyboardInterrupt:
         return 0
     finally:
         client.close()
+
+
+def _media_reader(options: ServerOptions) -> MediaReader:
+    try:
+        return MediaReader.from_folder(options.engine.model, options.fetch, options.max_soft_tokens)
+    except ValueError as error:
+        raise InvalidOption("model", str(error)) from error
 
 
 def _serve(app, client: EngineClient, listener: socket.socket, options: ServerOptions) -> int:

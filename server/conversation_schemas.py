@@ -5,28 +5,48 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from server.body import Body, wrong
+from server.media_schemas import AudioUrlPart, ImageUrlPart, InputAudioPart, VideoUrlPart
 
 
-class ContentPart(BaseModel):
-    """A piece of a message; which types are served is decided in `convert`."""
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
 
-    model_config = ConfigDict(extra="allow", strict=True)
+
+class OtherPart(Body):
+    """Something of a type that is not served."""
 
     type: str
-    text: str | None = None
 
 
-def _text_or_parts(value: Any) -> str:
+def part_kinds(*served: str) -> Discriminator:
+    """Tells parts apart by their type; those of no served type are <other>."""
+
+    def kind(value: Any) -> str:
+        name = value.get("type") if isinstance(value, dict) else None
+        return f"<{name}>" if name in served else "<other>"
+
+    return Discriminator(kind)
+
+
+ContentPart = Annotated[
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[ImageUrlPart, Tag("<image_url>")]
+    | Annotated[VideoUrlPart, Tag("<video_url>")]
+    | Annotated[AudioUrlPart, Tag("<audio_url>")]
+    | Annotated[InputAudioPart, Tag("<input_audio>")]
+    | Annotated[OtherPart, Tag("<other>")],
+    part_kinds("text", "image_url", "video_url", "audio_url", "input_audio"),
+]
+"""A piece of a message; which roles may hold media is decided in `media`."""
+
+
+def text_or_parts(value: Any) -> str:
     return "<parts>" if isinstance(value, list) else "<text>"
 
 
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")], Discriminator(_text_or_parts)
-]
-
-
 def _text_parts_or_object(value: Any) -> str:
-    return "<object>" if isinstance(value, dict) else _text_or_parts(value)
+    return "<object>" if isinstance(value, dict) else text_or_parts(value)
 
 
 MessageContent = Annotated[

@@ -8,14 +8,17 @@ from typing import Any
 
 from g4jax.guide.spec import GuideSpec
 from g4jax.sample.params import InvalidParameter, SamplingParams
-from server.conversation_schemas import ContentPart, Message, PastToolCall
+from server.conversation_schemas import ContentPart, Message, PastToolCall, TextPart
 from server.errors import CONTEXT_EXCEEDED, invalid, unsupported
-from server.messages import Add
+from server.media import media_kind
+from server.messages import Add, MediaData
 from server.model import ModelInfo
 from server.schemas import ChatRequest, CompletionRequest, GenerationBody
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default for /v1/completions; a chat may fill the context."""
+
+MEDIA_ROLES = ("user", "tool")
 
 OWN_TEMPLATE_VARIABLES = {"messages", "tools", "add_generation_prompt", "continue_final_message"}
 
@@ -57,20 +60,21 @@ def engine_requests(
     model: ModelInfo,
     *,
     guides: Sequence[GuideSpec | None] = (),
+    media: Sequence[list[MediaData]] = (),
     cache_salt: str | None = None,
 ) -> list[Add]:
     """One engine request for each choice, `n` for each prompt in order. With a seed, choice i draws with seed + i.
 
-    guides: one for each prompt, or none at all.
+    guides, media: one for each prompt, or none at all.
     """
     adds = []
     for index in range(len(prompts) * n):
         seed = None if params.seed is None else params.seed + index % n
         own = replace(params, seed=seed, stop=())  # Stop texts are found where there is text, in this process.
         guide = guides[index // n] if guides else None
-        adds.append(
-            Add(f"{request_id}-{index}", prompts[index // n], own, sorted(model.stop_ids), guide, cache_salt or "")
-        )
+        placed = media[index // n] if media else []
+        stop_ids, salt = sorted(model.stop_ids), cache_salt or ""
+        adds.append(Add(f"{request_id}-{index}", prompts[index // n], own, stop_ids, guide, salt, placed))
     return adds
 
 
@@ -191,15 +195,17 @@ def _message(message: Message, param: str) -> dict[str, Any]:
 def _content(message: Message, param: str) -> str | dict[str, Any] | list[dict[str, str]] | None:
     if message.content is None or isinstance(message.content, str | dict):
         return message.content
-    return [_part(part, f"{param}.content[{i}]") for i, part in enumerate(message.content)]
+    return [_part(part, message.role, f"{param}.content[{i}]") for i, part in enumerate(message.content)]
 
 
-def _part(part: ContentPart, param: str) -> dict[str, str]:
-    if part.type != "text":
+def _part(part: ContentPart, role: str, param: str) -> dict[str, str]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if (kind := media_kind(part)) is None:
         raise unsupported(f"{param}.type", f"content of type {part.type!r}")
-    if part.text is None:
-        raise invalid(f"{param}.text", "is missing")
-    return {"type": "text", "text": part.text}
+    if role not in MEDIA_ROLES:
+        raise invalid(f"{param}.type", f"a message of role {role} cannot hold {part.type!r}, only user and tool can")
+    return {"type": kind}
 
 
 def _call(call: PastToolCall) -> dict[str, Any]:

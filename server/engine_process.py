@@ -163,7 +163,13 @@ class EngineLoop:
         stop_ids, salt = frozenset(message.stop_ids), message.cache_salt.encode()
         try:
             request = Request(
-                message.id, message.prompt_ids, message.params, stop_ids, cache_salt=salt, guide=self._guide(message)
+                message.id,
+                message.prompt_ids,
+                message.params,
+                stop_ids,
+                cache_salt=salt,
+                guide=self._guide(message),
+                media=tuple(data.placed() for data in message.media),
             )
             self._engine.add_request(request)
         except ValueError as error:

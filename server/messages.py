@@ -1,18 +1,47 @@
 """What the HTTP process and the engine process say to each other, as msgpack over one connection."""
 
 import msgspec
+import numpy as np
 
 from g4jax.engine.options import EngineOptions
 from g4jax.engine.plan import SchedulerStats
 from g4jax.engine.request import FinishReason, TokenLogprobs
 from g4jax.guide.spec import GuideSpec
+from g4jax.media.inputs import MediaKind, PlacedInput, SoftInput
 from g4jax.sample.params import SamplingParams
+
+
+class MediaData(msgspec.Struct, frozen=True, array_like=True):
+    """A `PlacedInput`: `data` are the bytes of an array of this shape and dtype."""
+
+    start: int
+    kind: MediaKind
+    grid: tuple[int, int]
+    num_tokens: int
+    digest: bytes
+    shape: tuple[int, ...]
+    dtype: str
+    data: memoryview
+
+    @classmethod
+    def of(cls, placed: PlacedInput) -> "MediaData":
+        given = placed.input
+        array = np.ascontiguousarray(given.data)
+        data = array.reshape(-1).view(np.uint8).data
+        return cls(
+            placed.start, given.kind, given.grid, given.num_tokens, given.digest, array.shape, array.dtype.name, data
+        )
+
+    def placed(self) -> PlacedInput:
+        array = np.frombuffer(self.data, self.dtype).reshape(self.shape)
+        array = np.require(array, requirements="A")  # The bytes lie anywhere in a message.
+        return PlacedInput(self.start, SoftInput(self.kind, array, self.grid, self.num_tokens, self.digest))
 
 
 class Add(msgspec.Struct, frozen=True, tag="add"):
     """A new request. `stop_ids` are the model's own end tokens; those of the client are in `params`.
 
-    cache_salt: cached pages are shared only under the same one.
+    cache_salt: cached pages are shared only under the same one. media: what fills the prompt's placeholders, in order.
     """
 
     id: str
@@ -21,6 +50,7 @@ class Add(msgspec.Struct, frozen=True, tag="add"):
     stop_ids: list[int] = []
     guide: GuideSpec | None = None
     cache_salt: str = ""
+    media: list[MediaData] = []
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):

@@ -49,6 +49,16 @@ def described(kind: type[BaseModel], *, streams: bool = False) -> dict[str, Any]
     return extra
 
 
+def described_form(kind: type[BaseModel]) -> dict[str, Any]:
+    """As `described`, of a route that takes a multipart form and answers with JSON, text or a stream of events."""
+    schema = kind.model_json_schema()
+    content = {"text/plain": {}, "text/vtt": {}, **_STREAM}
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}},
+        "responses": {"200": {"description": "Whole, or as events.", "content": content}},
+    }
+
+
 def install(app: FastAPI) -> None:
     """Makes the description of the application whole."""
     plain = app.openapi

@@ -11,6 +11,7 @@ from g4jax.sample.params import MAX_LOGPROBS
 from server.body import Body, wrong
 from server.constraint_schemas import ConstraintBody
 from server.conversation_schemas import Message, NamedToolChoice, Tool, ToolChoice
+from server.media_schemas import MaxSoftTokens, MediaWishes
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
@@ -98,7 +99,8 @@ class ChatRequest(GenerationBody):
     """POST /v1/chat/completions.
 
     continue_final_message: the answer goes on with the last message, which is the assistant's. add_generation_prompt
-    false: the prompt ends behind the last message, and no turn of the model is opened.
+    false: the prompt ends behind the last message, and no turn of the model is opened. max_soft_tokens: most tokens of
+    an image that says nothing of its detail.
     """
 
     messages: list[Message] = Field(min_length=1)
@@ -114,6 +116,8 @@ class ChatRequest(GenerationBody):
     include_reasoning: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    max_soft_tokens: MaxSoftTokens | None = None
+    mm_processor_kwargs: MediaWishes | None = None
 
     @model_validator(mode="after")
     def _choice_fits_tools(self) -> Self:
@@ -152,6 +156,12 @@ class ChatRequest(GenerationBody):
     @property
     def forces_call(self) -> bool:
         return self.tool_choice == "required" or self.named_tool is not None
+
+    @property
+    def most_soft_tokens(self) -> int | None:
+        """Most tokens of an image, by either name."""
+        vllm = None if self.mm_processor_kwargs is None else self.mm_processor_kwargs.max_soft_tokens
+        return self.max_soft_tokens or vllm
 
     @property
     def repeats_call_header(self) -> bool:

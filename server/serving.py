@@ -14,6 +14,7 @@ from g4jax.guide.guides import Guides
 from server.chat_format import ChatFormat
 from server.engine_client import EngineClient, EngineDied, RequestAborted, RequestRefused
 from server.errors import ApiError, from_validation, invalid, unavailable
+from server.media_reader import MediaReader
 from server.messages import Add, EngineInfo, Update
 from server.metrics import Metrics, RequestMeter
 from server.model import ModelInfo
@@ -35,6 +36,7 @@ class Serving:
     client: EngineClient
     chat: ChatFormat
     model: ModelInfo
+    media: MediaReader
     metrics: Metrics
     max_queued: int | None = None
 
@@ -101,14 +103,22 @@ class Serving:
 async def read_body(request: Request, kind: type[BodyT]) -> BodyT:
     """The body as `kind`, whatever the content type says; 400 names the field at fault, 413 is for too much."""
     raw = bytearray()
-    async for piece in request.stream():
+    async for piece in body_stream(request):
         raw += piece
-        if len(raw) > MAX_BODY_BYTES:
-            raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES} bytes")
     try:
         return kind.model_validate_json(bytes(raw))
     except pydantic.ValidationError as error:
         raise from_validation(error) from None
+
+
+async def body_stream(request: Request) -> AsyncGenerator[bytes, None]:
+    """The body piece by piece; 413 for too much."""
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES} bytes")
+        yield piece
 
 
 def _died(error: EngineDied) -> ApiError:

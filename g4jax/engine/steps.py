@@ -66,17 +66,18 @@ class Step:
         """
         fields = unpack(prefill_fields(tokens, self.shapes), packed)
         model, ids = self.merge(leaves), fields.pop("tokens")
-        soft = _soft(store, fields)
+        soft, is_soft = _soft(store, fields)
         keys = self._prompt_keys(pages, fields)
         if all_logits:
-            return model.logits(model(ids, keys, **soft)), keys.pages
+            return model.logits(model(ids, keys, soft=soft, is_soft=is_soft)), keys.pages
         last = jnp.where(fields["lengths"] > 0, fields["contexts"] - 1, -1)
         tables = {name: fields[name] for name in ("sliding_table", "full_table")}
         row_keys = PagedDecode(
             keys.pages, positions=last, **tables, dtype=self.dtype, implementation=self.implementation
         )
         rows = jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
-        return model.logits(model(ids, keys, rows=rows, row_keys=row_keys, **soft)), keys.pages
+        h = model(ids, keys, rows=rows, row_keys=row_keys, soft=soft, is_soft=is_soft)
+        return model.logits(h), keys.pages
 
     def score(
         self,
@@ -90,9 +91,9 @@ class Step:
         """As `prefill`, and with it what `logprobs_of` says of each packed token's successor."""
         fields = unpack(score_fields(tokens, self.shapes), packed)
         model, ids, targets = self.merge(leaves), fields.pop("tokens"), fields.pop("targets")
-        soft = _soft(store, fields)
+        soft, is_soft = _soft(store, fields)
         keys = self._prompt_keys(pages, fields)
-        h = model(ids, keys, **soft)
+        h = model(ids, keys, soft=soft, is_soft=is_soft)
         rows = jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
 
         def scores(part: tuple[Array, Array]) -> Report:
@@ -195,12 +196,14 @@ class Step:
         return logits, keys.pages
 
 
-def _soft(store: Float[Array, "S D"] | None, fields: dict[str, Array]) -> dict[str, Array]:
-    """What a model with encoders takes in the place of embeddings."""
+def _soft(
+    store: Float[Array, "S D"] | None, fields: dict[str, Array]
+) -> tuple[Float[Array, "T D"] | None, Bool[Array, " T"] | None]:
+    """What stands in the place of embeddings, and where; nothing for a model without encoders."""
     if store is None:
-        return {}
+        return None, None
     rows = fields.pop("soft")
-    return {"soft": store[jnp.maximum(rows, 0)], "is_soft": rows >= 0}
+    return store[jnp.maximum(rows, 0)], rows >= 0
 
 
 def _first_tokens(fields: dict[str, Array], before: Int[Array, " S"]) -> Int[Array, " B"]:

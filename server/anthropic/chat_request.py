@@ -3,21 +3,25 @@
 from typing import Any
 
 from server.anthropic.schemas import (
+    Base64Source,
     Block,
     CountTokensRequest,
+    ImageBlock,
     Message,
     MessagesRequest,
     OtherBlock,
     RedactedThinkingBlock,
+    ResultBlock,
     TextBlock,
     ThinkingBlock,
     Tool,
     ToolChoice,
     ToolResultBlock,
     ToolUseBlock,
+    UrlSource,
 )
 from server.errors import ApiError, invalid, unsupported
-from server.translate.job import FieldNames
+from server.translate.job import ORIGIN, FieldNames
 from server.translate.turns import Content, Turns
 
 NAMES: FieldNames = (
@@ -93,31 +97,45 @@ def _add_given(turns: Turns, message: Message, param: str) -> None:
     assert message.role != "assistant"
     if isinstance(message.content, str):
         return turns.say(message.role, message.content)
-    texts: list[TextBlock] = []
+    parts: list[dict[str, Any]] = []
     for i, block in enumerate(message.content):
         match block:
             case TextBlock():
-                texts.append(block)
+                parts.append(_text(block))
+            case ImageBlock() if message.role == "user":
+                parts.append(_image(block, f"{param}.content[{i}]"))
             case ToolResultBlock() if message.role == "user":
                 _add_result(turns, block, f"{param}.content[{i}]")
             case _:
                 raise _misplaced(block, message.role, f"{param}.content[{i}]")
-    if texts or not message.content:
-        turns.say(message.role, _texts(texts))
+    if parts or not message.content:
+        turns.say(message.role, parts)
 
 
 def _add_result(turns: Turns, block: ToolResultBlock, param: str) -> None:
-    content = block.content
-    if not isinstance(content, str):
-        for i, piece in enumerate(content):
-            if isinstance(piece, OtherBlock):
-                raise unsupported(f"{param}.content[{i}].type", f"content of type {piece.type!r}")
-        content = "\n".join(piece.text for piece in content if isinstance(piece, TextBlock))
+    text, images = _result_parts(block.content, f"{param}.content")
+    text = f"Error: {text}" if block.is_error else text
     try:
-        turns.result(block.tool_use_id, f"Error: {content}" if block.is_error else content)
+        turns.result(block.tool_use_id, [{"type": "text", "text": text}, *images] if images else text)
     except KeyError:
         message = f"no tool_use with the id {block.tool_use_id!r} stands before its result"
         raise invalid(f"{param}.tool_use_id", message) from None
+
+
+def _result_parts(content: str | list[ResultBlock], param: str) -> tuple[str, list[dict[str, Any]]]:
+    """The text of a tool's result, and its images, which the model sees behind the text."""
+    if isinstance(content, str):
+        return content, []
+    texts, images = [], []
+    for i, block in enumerate(content):
+        match block:
+            case TextBlock():
+                texts.append(block.text)
+            case ImageBlock():
+                images.append(_image(block, f"{param}[{i}]"))
+            case _:
+                raise unsupported(f"{param}[{i}].type", f"content of type {block.type!r}")
+    return "\n".join(texts), images
 
 
 def _misplaced(block: Block, role: str, param: str) -> ApiError:
@@ -129,7 +147,22 @@ def _misplaced(block: Block, role: str, param: str) -> ApiError:
 def _texts(content: str | list[TextBlock]) -> Content:
     if isinstance(content, str):
         return content
-    return [{"type": "text", "text": block.text} for block in content]
+    return [_text(block) for block in content]
+
+
+def _text(block: TextBlock) -> dict[str, Any]:
+    return {"type": "text", "text": block.text}
+
+
+def _image(block: ImageBlock, param: str) -> dict[str, Any]:
+    match block.source:
+        case Base64Source(data=data):
+            url, origin = f"data:;base64,{data}", f"{param}.source.data"
+        case UrlSource(url=url):
+            origin = f"{param}.source.url"
+        case other:
+            raise unsupported(f"{param}.source.type", f"a source of type {other.type!r}, in place of base64 or url,")
+    return {"type": "image_url", "image_url": {"url": url}, ORIGIN: origin}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from server.body import Body
+from server.conversation_schemas import OtherPart as OtherBlock
+from server.conversation_schemas import part_kinds
 
 
 class TextBlock(Body):
@@ -30,20 +32,27 @@ class ToolUseBlock(Body):
     input: dict[str, Any]
 
 
-class OtherBlock(Body):
-    """Something of a type that is not served."""
+class Base64Source(Body):
+    """What the data is, is seen in the data itself."""
 
-    type: str
+    type: Literal["base64"]
+    media_type: str | None = None
+    data: str
 
 
-def _kinds(*served: str) -> Discriminator:
-    """Tells blocks apart by their type; those of no served type are <other>."""
+class UrlSource(Body):
+    type: Literal["url"]
+    url: str
 
-    def kind(value: Any) -> str:
-        name = value.get("type") if isinstance(value, dict) else None
-        return f"<{name}>" if name in served else "<other>"
 
-    return Discriminator(kind)
+class ImageBlock(Body):
+    type: Literal["image"]
+    source: Annotated[
+        Annotated[Base64Source, Tag("<base64>")]
+        | Annotated[UrlSource, Tag("<url>")]
+        | Annotated[OtherBlock, Tag("<other>")],
+        part_kinds("base64", "url"),
+    ]
 
 
 def _text_or_blocks(value: Any) -> str:
@@ -51,8 +60,8 @@ def _text_or_blocks(value: Any) -> str:
 
 
 ResultBlock = Annotated[
-    Annotated[TextBlock, Tag("<text>")] | Annotated[OtherBlock, Tag("<other>")],
-    _kinds("text"),
+    Annotated[TextBlock, Tag("<text>")] | Annotated[ImageBlock, Tag("<image>")] | Annotated[OtherBlock, Tag("<other>")],
+    part_kinds("text", "image"),
 ]
 
 
@@ -67,12 +76,13 @@ class ToolResultBlock(Body):
 
 Block = Annotated[
     Annotated[TextBlock, Tag("<text>")]
+    | Annotated[ImageBlock, Tag("<image>")]
     | Annotated[ThinkingBlock, Tag("<thinking>")]
     | Annotated[RedactedThinkingBlock, Tag("<redacted_thinking>")]
     | Annotated[ToolUseBlock, Tag("<tool_use>")]
     | Annotated[ToolResultBlock, Tag("<tool_result>")]
     | Annotated[OtherBlock, Tag("<other>")],
-    _kinds("text", "thinking", "redacted_thinking", "tool_use", "tool_result"),
+    part_kinds("text", "image", "thinking", "redacted_thinking", "tool_use", "tool_result"),
 ]
 
 

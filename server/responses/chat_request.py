@@ -5,19 +5,22 @@ from typing import Any
 
 import msgspec
 
-from server.conversation_schemas import ContentPart
-from server.errors import invalid, unsupported
+from server.errors import ApiError, invalid, unsupported
+from server.media_schemas import InputAudioPart
 from server.responses.schemas import (
     FunctionCallItem,
     FunctionCallOutputItem,
+    ImagePart,
     Item,
     MessageItem,
     NamedToolChoice,
+    Part,
     ReasoningItem,
     ResponsesRequest,
     TextFormat,
+    TextPart,
 )
-from server.translate.job import FieldNames
+from server.translate.job import ORIGIN, FieldNames
 from server.translate.turns import Content, Turns
 
 LOGPROBS = "message.output_text.logprobs"
@@ -80,8 +83,11 @@ def _add(turns: Turns, item: Item, param: str) -> None:
     match item:
         case MessageItem(role="assistant"):
             turns.answer("".join(_texts(item.content, f"{param}.content")))
-        case MessageItem(role="system" | "developer" | "user" as role):
-            turns.say(role, _content(item.content, f"{param}.content"))
+        case MessageItem(role="system" | "developer" as role):
+            texts = _texts(item.content, f"{param}.content")
+            turns.say(role, [{"type": "text", "text": text} for text in texts])
+        case MessageItem(role="user"):
+            turns.say("user", _content(item.content, f"{param}.content"))
         case ReasoningItem():
             turns.think("\n\n".join(piece.text for piece in item.content or item.summary))
         case FunctionCallItem():
@@ -96,24 +102,35 @@ def _add(turns: Turns, item: Item, param: str) -> None:
                 ) from None
 
 
-def _content(content: str | list[ContentPart], param: str) -> Content:
+def _content(content: str | list[Part], param: str) -> Content:
     if isinstance(content, str):
         return content
-    return [{"type": "text", "text": text} for text in _texts(content, param)]
+    return [_chat_part(part, f"{param}[{i}]") for i, part in enumerate(content)]
 
 
-def _texts(content: str | list[ContentPart], param: str) -> list[str]:
+def _chat_part(part: Part, param: str) -> dict[str, Any]:
+    match part:
+        case TextPart():
+            return {"type": "text", "text": part.text}
+        case ImagePart():
+            image_url = {"url": part.image_url, "detail": part.detail}
+            return {"type": "image_url", "image_url": image_url, ORIGIN: f"{param}.image_url"}
+        case InputAudioPart():
+            return part.model_dump(exclude_none=True) | {ORIGIN: f"{param}.input_audio.data"}
+    raise _misplaced(part, param)
+
+
+def _texts(content: str | list[Part], param: str) -> list[str]:
     if isinstance(content, str):
         return [content]
-    return [_text(part, f"{param}[{i}]") for i, part in enumerate(content)]
+    for i, part in enumerate(content):
+        if not isinstance(part, TextPart):
+            raise _misplaced(part, f"{param}[{i}]")
+    return [part.text for part in content if isinstance(part, TextPart)]
 
 
-def _text(part: ContentPart, param: str) -> str:
-    if part.type not in ("input_text", "output_text", "text"):
-        raise unsupported(f"{param}.type", f"content of type {part.type!r}")
-    if part.text is None:
-        raise invalid(f"{param}.text", "is missing")
-    return part.text
+def _misplaced(part: Part, param: str) -> ApiError:
+    return unsupported(f"{param}.type", f"content of type {part.type!r} in this place")
 
 
 def _arguments(text: str, param: str) -> dict[str, Any]:

@@ -5,9 +5,46 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from server.body import Body, wrong
-from server.conversation_schemas import Content
+from server.conversation_schemas import OtherPart, part_kinds, text_or_parts
+from server.media_schemas import Detail, InputAudioPart
 
 Role = Literal["user", "assistant", "system", "developer"]
+
+
+class TextPart(Body):
+    """Text of an answer keeps what else it came with."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+
+
+class ImagePart(Body):
+    type: Literal["input_image"]
+    image_url: str | None = None
+    file_id: str | None = None
+    detail: Detail | None = None
+
+    @model_validator(mode="after")
+    def _address_where_needed(self) -> Self:
+        if self.file_id is not None:
+            raise wrong("file_id", "files are not kept here; give image_url")
+        if self.image_url is None:
+            raise wrong("image_url", "is missing")
+        return self
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<input_text>")]
+    | Annotated[TextPart, Tag("<output_text>")]
+    | Annotated[TextPart, Tag("<text>")]
+    | Annotated[ImagePart, Tag("<input_image>")]
+    | Annotated[InputAudioPart, Tag("<input_audio>")]
+    | Annotated[OtherPart, Tag("<other>")],
+    part_kinds("input_text", "output_text", "text", "input_image", "input_audio"),
+]
+Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[Part], Tag("<parts>")], Discriminator(text_or_parts)]
 
 
 class MessageItem(Body):

@@ -11,7 +11,7 @@ from pydantic import Discriminator, RootModel, Tag
 from server import convert
 from server.answers import encode_json
 from server.body import Body
-from server.chat_job import chat_prompt
+from server.chat_job import chat_prompt, template_ids
 from server.openapi import described
 from server.schemas import ChatRequest, TokenId
 from server.serving import Serving, read_body
@@ -71,7 +71,8 @@ def routes(serving: Serving) -> APIRouter:
     async def tokenize(request: Request) -> Response:
         body = (await read_body(request, TokenizeRequest)).root
         serving.check_model(body.model)
-        ids = await (chat_prompt(serving, body) if isinstance(body, TokenizeChat) else _prompt_ids(serving, body))
+        chat = isinstance(body, TokenizeChat)
+        ids = (await chat_prompt(serving, body)).ids if chat else await _prompt_ids(serving, body)
         answer = Tokens(ids, len(ids), serving.engine().max_model_len)
         if body.return_token_strs:
             answer.token_strs = [tokenizer.id_to_token(token) for token in ids]
@@ -88,7 +89,7 @@ def routes(serving: Serving) -> APIRouter:
     @router.post("/apply-template", openapi_extra=described(ChatRequest))
     async def apply_template(request: Request) -> Response:
         body = await read_body(request, ChatRequest)
-        return _json(await _text(serving, await chat_prompt(serving, body)))
+        return _json(await _text(serving, await template_ids(serving, body)))
 
     return router
 

@@ -11,7 +11,8 @@ from g4jax.engine.launch import build_engine
 from g4jax.engine.options import EngineOptions
 from g4jax.engine.scoring import decode_logits, prompt_logits
 from g4jax.testing.configs import VARIANTS, Variant
-from tests.parity.media_reference import prompt, reference_logits, write_case
+from g4jax.testing.reference_logits import reference_logits
+from tests.parity.media_reference import prompt, write_case
 from tests.parity.reference import STORED
 
 TOLERANCE = 1e-4
@@ -50,5 +51,5 @@ def test_the_media_matter(variant: Variant, tmp_path):
 def test_stored_vectors_are_those_of_transformers(variant: Variant, tmp_path):
     pytest.importorskip("torch")
     write_case(tmp_path, variant)
-    expected = reference_logits(tmp_path, variant, prompt(variant))
+    expected = reference_logits(str(tmp_path), *prompt(variant), "float32")
     np.testing.assert_allclose(np.load(STORED / f"media_{variant}.npz")["logits"], expected, atol=TOLERANCE)

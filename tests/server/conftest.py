@@ -18,16 +18,22 @@ import pytest
 import uvicorn
 
 from g4jax.chat.template import ChatTemplate, shipped_source
+from g4jax.config import Gemma4Config
 from g4jax.engine.options import EngineOptions
 from g4jax.engine.request import Request
 from g4jax.guide.guides import Guides
+from g4jax.media.fetch import FetchPolicy
+from g4jax.media.processor import MediaProcessor
 from g4jax.sample.defaults import GenerationDefaults
 from g4jax.testing.byte_tokenizer import byte_tokenizer
+from g4jax.testing.configs import Variant, tiny
+from g4jax.testing.encoder_configs import tiny_with_encoders
 from g4jax.testing.fake_engine import FakeEngine
 from server.app import create_app
 from server.chat_format import ChatFormat
 from server.engine_client import EngineClient
 from server.engine_process import serve
+from server.media_reader import MediaReader
 from server.messages import EngineInfo, Ready, encode
 from server.model import ModelInfo
 
@@ -76,6 +82,14 @@ def chat_format(**flags: bool) -> ChatFormat:
     return ChatFormat(TOKENIZER, ChatTemplate(shipped_source("small"), TOKENIZER), **flags)
 
 
+def media_reader(variant: Variant | None = "e4b", **policy) -> MediaReader:
+    """Of a model with the encoders of `variant`, or with none. `policy`: what may be fetched."""
+    raw = tiny("e4b") if variant is None else tiny_with_encoders(variant)
+    if variant is not None:
+        raw["vision_config"] = raw["vision_config"] | {"position_embedding_size": 1024}
+    return MediaReader(MediaProcessor(Gemma4Config.from_dict(raw), max_soft_tokens=70), FetchPolicy(**policy))
+
+
 def model_info(**values) -> ModelInfo:
     values = {"defaults": GenerationDefaults(top_k=64, top_p=0.95)} | values
     return ModelInfo(("nano", "org/nano"), "/nano", 1, TOKENIZER.vocab_size, TOKENIZER.stop_ids, **values)
@@ -83,7 +97,12 @@ def model_info(**values) -> ModelInfo:
 
 @contextlib.contextmanager
 def running(
-    engine: FakeEngine, *, api_key: str | None = None, max_queued: int | None = None, **flags: bool
+    engine: FakeEngine,
+    *,
+    api_key: str | None = None,
+    max_queued: int | None = None,
+    media: MediaReader | None = None,
+    **flags: bool,
 ) -> Iterator[Running]:
     ours, theirs = multiprocessing.Pipe()
     theirs.send_bytes(encode(Ready(EngineInfo(engine.max_model_len, engine.max_batch, EngineOptions("/nano")))))
@@ -91,7 +110,8 @@ def running(
     loop = threading.Thread(target=serve, args=(theirs, engine, guides), daemon=True)
     loop.start()
     client = EngineClient(ours)
-    app = create_app(client, chat_format(**flags), model_info(), api_key=api_key, max_queued=max_queued)
+    media = media or media_reader()
+    app = create_app(client, chat_format(**flags), model_info(), media, api_key=api_key, max_queued=max_queued)
     with listening(app) as url:
         official = openai.OpenAI(base_url=f"{url}/v1", api_key=api_key or "none", max_retries=0, timeout=20)
         while client.info is None:

@@ -8,7 +8,7 @@ from g4jax.testing.fake_engine import FakeEngine
 from server import serving
 from server.app import create_app
 from server.engine_client import EngineClient
-from tests.server.conftest import answers, chat_format, listening, model_info, running
+from tests.server.conftest import answers, chat_format, listening, media_reader, model_info, running
 from tests.server.test_anthropic_api import WEATHER, official, user
 
 ANSWERS = {"endless": "abc"}
@@ -44,7 +44,8 @@ def content(*blocks: dict) -> list[dict]:
         ("messages[0].role", {"messages": [{"role": "tool", "content": "x"}]}),
         ("messages[0].content[0].type", {"messages": content({"text": "x"})}),
         ("messages[0].content[0].text", {"messages": content({"type": "text"})}),
-        ("messages[0].content[0].type", {"messages": content({"type": "image", "source": {}})}),
+        ("messages[0].content[0].type", {"messages": content({"type": "document", "source": {}})}),
+        ("messages[0].content[0].source.type", {"messages": content({"type": "image", "source": {}})}),
         ("messages[0].content[0].type", {"messages": content(CALL)}),
         ("messages[0].content[0].tool_use_id", {"messages": content(RESULT)}),
         ("messages[1].content[0].type", {"messages": [*user("x"), {"role": "assistant", "content": [RESULT]}]}),
@@ -53,7 +54,7 @@ def content(*blocks: dict) -> list[dict]:
             {
                 "messages": [
                     {"role": "assistant", "content": [CALL]},
-                    *content(RESULT | {"content": [{"type": "image"}]}),
+                    *content(RESULT | {"content": [{"type": "document"}]}),
                 ]
             },
         ),
@@ -76,9 +77,9 @@ def test_invalid_value_names_the_field(served, param, body):
     assert message.startswith(f"{param}: ") and served.healthy()
 
 
-def test_image_is_named(served):
-    message = refused(post(served, messages=content({"type": "image"})), 400, "invalid_request_error")
-    assert "content of type 'image' is not supported yet" in message
+def test_document_is_named(served):
+    message = refused(post(served, messages=content({"type": "document"})), 400, "invalid_request_error")
+    assert "content of type 'document' is not supported yet" in message
 
 
 def test_tool_of_another_type_is_named(served):
@@ -142,7 +143,7 @@ def test_server_that_still_loads():
     client = EngineClient.__new__(EngineClient)
     client.info, client.failure, client.progress = None, None, None
     client.start = lambda: None
-    with listening(create_app(client, chat_format(), model_info())) as url:
+    with listening(create_app(client, chat_format(), model_info(), media_reader())) as url:
         body = {"model": "nano", "max_tokens": 5, "messages": user("hello")}
         answer = httpx.post(f"{url}/v1/messages", json=body)
         assert "loading" in refused(answer, 529, "overloaded_error") and int(answer.headers["retry-after"]) > 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from g4jax.media.fetch import FetchPolicy
 from g4jax.testing.byte_tokenizer import byte_tokenizer
 from g4jax.testing.configs import tiny
 from server import cli
@@ -41,13 +42,16 @@ def checkpoint(tmp_path_factory) -> Path:
 def test_flags_become_options(checkpoint):
     argv = ["--model-path", str(checkpoint), "--tp", "2", "--max-running-requests", "8", "--context-length", "4096"]
     argv += ["--mem-fraction-static", "0.8", "--chunked-prefill-size", "512", "--tool-call-parser", "none"]
-    argv += ["--max-queued-requests", "32"]
+    argv += ["--max-queued-requests", "32", "--max-soft-tokens", "560", "--allowed-media-path", str(checkpoint)]
     options = cli.parse_options([*argv, "--trust-remote-code"])
     engine = options.engine
     assert (engine.model, engine.mesh, engine.max_batch, engine.max_model_len) == (str(checkpoint), "tp=2", 8, 4096)
     assert (engine.mem_fraction, engine.max_prefill_tokens) == (0.8, 512)
     assert (options.parse_reasoning, options.parse_tools, options.max_queued_requests) == (True, False, 32)
+    assert (options.max_soft_tokens, options.fetch) == (560, FetchPolicy(local_root=checkpoint))
     assert options.names == (str(checkpoint), checkpoint.name)
+    private = cli.parse_options(["--model", str(checkpoint), "--allow-private-media"])
+    assert (private.max_soft_tokens, private.fetch) == (None, FetchPolicy(allow_private=True))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +70,8 @@ def test_flags_become_options(checkpoint):
         (["--mem-fraction-static", "1.5"], "--mem-fraction-static"),
         (["--chunked-prefill-size", "-1"], "--chunked-prefill-size"),
         (["--max-queued-requests", "-1"], "--max-queued-requests"),
+        (["--max-soft-tokens", "100"], "--max-soft-tokens"),
+        (["--allowed-media-path", "/no/such/folder"], "--allowed-media-path"),
         (["--port", "70000"], "--port"),
         (["--port", "http"], "--port"),
         (["--host", "not a host"], "--host"),

@@ -135,21 +135,6 @@ def test_bytes_of_a_streamed_completion(served):  # rows 137, 138
     assert all("usage" not in chunk and chunk["object"] == "text_completion" for chunk in plain)
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_audio", "audio_url", "video_url", "file"])
-@pytest.mark.parametrize("stream", [False, True])
-def test_media_are_refused_by_name(served, kind, stream):  # rows 158 to 164
-    parts = [{"type": "text", "text": "count"}, {"type": kind, kind: {"url": "file:///etc/passwd"}}]
-    body = {"messages": [{"role": "user", "content": parts}], "stream": stream}
-    error = httpx.post(f"{served.url}/v1/chat/completions", json=body).json()["error"]
-    assert (error["param"], error["code"]) == ("messages[0].content[1].type", "unsupported_parameter")
-    assert repr(kind) in error["message"] and served.healthy()
-
-
-def test_transcriptions_are_not_there(served):  # row 165
-    answer = httpx.post(f"{served.url}/v1/audio/transcriptions", files={"file": b"RIFF"})
-    assert answer.status_code == 404 and answer.json()["error"]["type"] == "invalid_request_error"
-
-
 @pytest.mark.parametrize("stream", [False, True])
 def test_generation_ends_where_a_tool_would_answer(served, stream):  # row 167
     answer = ask(served, "call", tools=[WEATHER], stream=stream)

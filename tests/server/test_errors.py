@@ -9,7 +9,7 @@ from server import serving
 from server.app import create_app
 from server.engine_client import EngineClient
 from server.messages import Failed, Progress
-from tests.server.conftest import answers, chat_format, listening, model_info, running
+from tests.server.conftest import answers, chat_format, listening, media_reader, model_info, running
 
 ANSWERS = {"count": "one two three four<turn|>"}
 CHAT = "/v1/chat/completions"
@@ -92,7 +92,7 @@ def test_invalid_value_names_the_field(served, param, value):
 UNSUPPORTED = [
     ("best_of", "/v1/completions", {"prompt": "x", "best_of": 2}),
     ("suffix", "/v1/completions", {"prompt": "x", "suffix": "after"}),
-    ("messages[0].content[0].type", CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+    ("messages[0].content[0].type", CHAT, {"messages": [{"role": "user", "content": [{"type": "file"}]}]}),
 ]
 
 
@@ -215,7 +215,7 @@ def test_health_while_loading():
     client = EngineClient.__new__(EngineClient)
     client.info, client.failure, client.progress = None, None, Progress("compiling", 3, 12)
     client.start = lambda: None
-    with listening(create_app(client, chat_format(), model_info())) as url:
+    with listening(create_app(client, chat_format(), model_info(), media_reader())) as url:
         health = httpx.get(f"{url}/health")
         assert health.status_code == 503 and health.json()["message"] == "compiling"
         answer = httpx.post(url + CHAT, json={"messages": USER})

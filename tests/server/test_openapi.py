@@ -16,14 +16,14 @@ from schemathesis.specs.openapi.checks import (
 from g4jax.testing.fake_engine import FakeEngine
 from server.app import create_app
 from server.engine_client import EngineClient
-from tests.server.conftest import chat_format, model_info, running
+from tests.server.conftest import chat_format, media_reader, model_info, running
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 15
 HANGS_S = 10
 
 client = EngineClient(multiprocessing.Pipe()[0])
-DOCUMENT = create_app(client, chat_format(), model_info()).openapi()
+DOCUMENT = create_app(client, chat_format(), model_info(), media_reader()).openapi()
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 
 

@@ -68,7 +68,7 @@ def test_invalid_value_names_the_field(served, param, body):
         ("prompt", {"prompt": {"id": "pmpt_1"}}),
         ("truncation", {"truncation": "auto"}),
         ("input[1].type", {"input": [USER, {"type": "web_search_call", "id": "ws_1"}]}),
-        ("input[0].content[0].type", {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}),
+        ("input[0].content[0].type", {"input": [{"role": "user", "content": [{"type": "input_file"}]}]}),
     ],
 )
 def test_what_is_not_there_yet_is_said(served, param, body):

@@ -3,14 +3,18 @@
 import multiprocessing
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from server.app import create_app
 from server.conversation_schemas import Message
 from server.engine_client import EngineClient
+from server.media_schemas import ImageUrl, MediaPart
+from server.responses.schemas import ImagePart
 from server.schemas import ChatRequest, CompletionRequest, StreamOptions
-from tests.server.conftest import chat_format, model_info
+from server.transcription.schemas import TranscriptionForm, TranslationForm
+from tests.server.conftest import chat_format, media_reader, model_info
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "api.md").read_text()
@@ -25,7 +29,7 @@ def test_named_test_is_there(folder, file, name):
 
 
 def test_every_address_is_listed():
-    app = create_app(EngineClient(multiprocessing.Pipe()[0]), chat_format(), model_info())
+    app = create_app(EngineClient(multiprocessing.Pipe()[0]), chat_format(), model_info(), media_reader())
     listed = set(re.findall(r"[` ](/[\w/{}-]+)`", SECTIONS["Addresses"]))
     assert set(app.openapi()["paths"]) <= listed
 
@@ -34,6 +38,13 @@ def test_every_address_is_listed():
 def test_every_parameter_is_listed(body):
     words = set(re.findall(r"\w+", SECTIONS["Parameters"]))
     assert set(body.model_fields) <= words
+
+
+@pytest.mark.parametrize("kind", [*get_args(MediaPart), ImageUrl, ImagePart, TranscriptionForm, TranslationForm])
+def test_every_part_and_form_is_listed(kind):
+    words = set(re.findall(r"\w+", SECTIONS["Images, videos and sound"]))
+    assert set(kind.model_fields) - {"type"} <= words
+    assert "type" not in kind.model_fields or get_args(kind.model_fields["type"].annotation)[0] in words
 
 
 def test_every_field_of_a_thought_is_listed():

@@ -1,0 +1,86 @@
+"""Fetches the media of requests and makes them ready for the model's encoders."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from g4jax.config import Gemma4Config
+from g4jax.media.fetch import FetchPolicy, fetch
+from g4jax.media.inputs import MediaError, MediaKind, Medium
+from g4jax.media.processor import MediaProcessor
+from server.errors import invalid
+from server.media import MediaSource
+
+MAX_MEDIA = 128
+"""Media of one request."""
+
+MAX_AT_ONCE = 16
+"""Media that are fetched at a time, of all requests together: each may fill the memory up to its limit."""
+
+NUM_THREADS = 8
+
+T = TypeVar("T")
+
+
+class MediaReader:
+    """Reads media with threads of its own, so that a long video never keeps a text from being tokenized."""
+
+    def __init__(self, processor: MediaProcessor, policy: FetchPolicy, max_soft_tokens: int | None = None):
+        """`max_soft_tokens`: most tokens of an image for which a request sets no limit; None: the checkpoint's."""
+        self.processor = processor
+        self._policy = policy
+        self._max_soft_tokens = max_soft_tokens
+        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="media")
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, policy: FetchPolicy, max_soft_tokens: int | None = None) -> "MediaReader":
+        """For the checkpoint in `folder`; errors as of `MediaProcessor.from_folder` and `Gemma4Config.from_folder`."""
+        processor = MediaProcessor.from_folder(folder, Gemma4Config.from_folder(folder))
+        return cls(processor, policy, max_soft_tokens)
+
+    async def read(self, sources: Sequence[MediaSource]) -> list[Medium]:
+        """All media of a request, read at the same time; 400 names the field of one that cannot be."""
+        if len(sources) > MAX_MEDIA:
+            message = f"a request may have at most {MAX_MEDIA} images, videos and sounds, this is one more"
+            raise invalid(sources[MAX_MEDIA].field, message)
+        for source in sources:
+            self.check(source.kind, source.field)
+        tasks = [asyncio.ensure_future(self._read(source)) for source in sources]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def check(self, kind: MediaKind, field: str) -> None:
+        """400 where the model has no encoder for it."""
+        if not self.processor.has(kind):
+            what = {"image": "images", "video": "videos", "audio": "audio"}[kind]
+            raise invalid(field, f"this model takes no {what}", code="unsupported_parameter")
+
+    async def run(self, field: str, work: Callable[[], T]) -> T:
+        """The result of `work`, done in one of the threads; a MediaError is a 400 that names the field."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except MediaError as error:
+            raise invalid(field, str(error)) from None
+
+    async def _read(self, source: MediaSource) -> Medium:
+        async with self._places:
+            try:
+                data = await fetch(source.url, self._policy)
+            except MediaError as error:
+                raise invalid(source.field, str(error)) from None
+            return await self.run(source.field, lambda: self._process(source, data))
+
+    def _process(self, source: MediaSource, data: bytes) -> Medium:
+        match source.kind:
+            case "image":
+                return self.processor.image(data, source.max_soft_tokens or self._max_soft_tokens)
+            case "video":
+                return self.processor.video(data)
+            case "audio":
+                return self.processor.audio(data)
