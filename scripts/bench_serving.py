@@ -2,9 +2,11 @@
 
     python scripts/bench_serving.py --requests 10 --concurrency 1 --input 610 --output 422 --base-url http://127.0.0.1:30000
     python scripts/bench_serving.py --requests 300 --concurrency 100 --input 1024 --output 1024 --range-ratio 0
+    python scripts/bench_serving.py --requests 300 --concurrency 100 --images 2 --input 128 --output 1024
 
 Sends prompts of random token ids to /v1/completions, streamed, with ignore_eos; lengths are uniform between
 `--range-ratio` times the given one and the given one. `--shared-prefix N` puts the same N tokens before every prompt.
+With `--images N` a prompt is a chat message of N JPEGs of noise, no two alike, and of digits, one token each.
 The same client measures SGLang and vLLM. Time to first token (TTFT) ends with the first chunk that has text; time per
 output token (TPOT) is the rest over the other tokens; throughput counts the tokens of `usage`. The last line is one
 JSON object.
@@ -12,6 +14,8 @@ JSON object.
 
 import argparse
 import asyncio
+import base64
+import io
 import json
 import random
 import statistics
@@ -20,10 +24,14 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 
+from PIL import Image
+
 
 @dataclass(frozen=True)
 class Sample:
-    prompt: list[int]
+    """A prompt as token ids, or the content of a chat message."""
+
+    prompt: list[int] | list[dict]
     output: int
 
 
@@ -35,6 +43,7 @@ class Answer:
     latency: float
     gaps: list[float]
     output: int
+    prompt: int
 
     @property
     def tpot(self) -> float:
@@ -53,15 +62,17 @@ def main() -> None:
     parser.add_argument("--shared-prefix", type=int, default=0, help="tokens that all prompts begin with")
     parser.add_argument("--warm-up", type=int, default=2, help="requests before the clock starts")
     parser.add_argument("--vocab-size", type=int, default=200_000, help="ids are drawn below it, from 1,000 on")
+    parser.add_argument("--images", type=int, default=0, help="images of a prompt")
+    parser.add_argument("--image-size", default="1280x720", help="width x height")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with urllib.request.urlopen(f"{args.base_url}/v1/models") as response:
         model = json.load(response)["data"][0]["id"]
-    samples = random_samples(args)
+    samples = image_samples(args) if args.images else random_samples(args)
     asyncio.run(run(args, model, samples[: args.warm_up]))
     started = time.perf_counter()
     answers = asyncio.run(run(args, model, samples[args.warm_up :]))
-    print_report(args, model, samples[args.warm_up :], answers, time.perf_counter() - started)
+    print_report(args, model, answers, time.perf_counter() - started)
 
 
 def random_samples(args: argparse.Namespace) -> list[Sample]:
@@ -75,6 +86,27 @@ def random_samples(args: argparse.Namespace) -> list[Sample]:
         Sample(prefix + rng.choices(vocabulary, k=length(args.input)), length(args.output))
         for _ in range(args.warm_up + args.requests)
     ]
+
+
+def image_samples(args: argparse.Namespace) -> list[Sample]:
+    """Images first, as SGLang's image data set has them."""
+    rng = random.Random(args.seed)
+    samples = []
+    for _ in range(args.warm_up + args.requests):
+        images = [
+            {"type": "image_url", "image_url": {"url": noise_jpeg(rng, args.image_size)}} for _ in range(args.images)
+        ]
+        text = {"type": "text", "text": "".join(rng.choices("0123456789", k=args.input))}
+        samples.append(Sample([*images, text], args.output))
+    return samples
+
+
+def noise_jpeg(rng: random.Random, size: str) -> str:
+    """A data URI."""
+    width, height = map(int, size.split("x"))
+    file = io.BytesIO()
+    Image.frombytes("RGB", (width, height), rng.randbytes(3 * width * height)).save(file, "JPEG")
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 async def run(args: argparse.Namespace, model: str, samples: list[Sample]) -> list[Answer]:
@@ -97,9 +129,12 @@ async def run(args: argparse.Namespace, model: str, samples: list[Sample]) -> li
 async def ask(base_url: str, model: str, sample: Sample) -> Answer:
     """One streamed request over a connection of its own: no client library takes part in the times."""
     url = urllib.parse.urlsplit(base_url)
+    is_chat = isinstance(sample.prompt[0], dict)
+    path = "/v1/chat/completions" if is_chat else "/v1/completions"
+    prompt = {"messages": [{"role": "user", "content": sample.prompt}]} if is_chat else {"prompt": sample.prompt}
     body = {
         "model": model,
-        "prompt": sample.prompt,
+        **prompt,
         "max_tokens": sample.output,
         "temperature": 0.0,
         "ignore_eos": True,
@@ -107,7 +142,7 @@ async def ask(base_url: str, model: str, sample: Sample) -> Answer:
         "stream_options": {"include_usage": True},
     }
     payload = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
     reader, writer = await asyncio.open_connection(url.hostname, url.port or 80, limit=2**20)
     started = time.perf_counter()
     writer.write(f"{head}Content-Length: {len(payload)}\r\nConnection: close\r\n\r\n".encode() + payload)
@@ -118,7 +153,7 @@ async def ask(base_url: str, model: str, sample: Sample) -> Answer:
 
 
 async def _read(reader: asyncio.StreamReader, started: float, sample: Sample) -> Answer:
-    times, output = [], 0
+    times, output, prompt = [], 0, 0
     status = await reader.readline()
     if b" 200 " not in status:
         raise RuntimeError(f"{status.decode().strip()}: {(await reader.read()).decode()[-500:]}")
@@ -128,22 +163,24 @@ async def _read(reader: asyncio.StreamReader, started: float, sample: Sample) ->
         event = json.loads(line[6:])
         if event.get("error"):
             raise RuntimeError(event["error"])
-        if event["choices"] and event["choices"][0]["text"]:
+        if event["choices"] and _has_text(event["choices"][0]):
             times.append(time.perf_counter())
         if event.get("usage"):
-            output = event["usage"]["completion_tokens"]
+            output, prompt = event["usage"]["completion_tokens"], event["usage"]["prompt_tokens"]
     ended = time.perf_counter()
     if output != sample.output:
         raise RuntimeError(f"{sample.output} tokens were asked for, {output} came")
     gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
-    return Answer(times[0] - started, ended - started, gaps, output)
+    return Answer(times[0] - started, ended - started, gaps, output, prompt)
 
 
-def print_report(
-    args: argparse.Namespace, model: str, samples: list[Sample], answers: list[Answer], duration: float
-) -> None:
+def _has_text(choice: dict) -> bool:
+    return bool(choice["text"] if "text" in choice else choice["delta"].get("content"))
+
+
+def print_report(args: argparse.Namespace, model: str, answers: list[Answer], duration: float) -> None:
     outputs = sum(answer.output for answer in answers)
-    inputs = sum(len(sample.prompt) for sample in samples)
+    inputs = sum(answer.prompt for answer in answers)
     figures = {
         "model": model,
         "requests": len(answers),
