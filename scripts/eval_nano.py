@@ -9,13 +9,15 @@ import argparse
 import json
 import random
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from g4jax import LLM, SamplingParams
-from scripts.nano import mixture, rendering
+from g4jax.llm import ChatCompletion
+from scripts.nano import mixture, rendering, senses
 from scripts.nano.tasks import Sample
 
-ABILITIES = (*mixture.JUDGED, "tool_call_everyday_new")
+ABILITIES = (*mixture.JUDGED, "tool_call_everyday_new", *senses.JUDGED)
 MAX_TOKENS = 240
 
 
@@ -32,7 +34,7 @@ def main() -> None:
     scores, mistakes = {}, []
     for ability in given.abilities:
         rng = random.Random(zlib.crc32(ability.encode()) + given.seed)
-        samples = [mixture.sample(rng, ability, "eval") for _ in range(given.samples)]
+        samples = [drawn(rng, ability) for _ in range(given.samples)]
         wrong = judged(llm, samples)
         scores[ability] = 1 - len(wrong) / len(samples)
         mistakes += wrong
@@ -44,17 +46,39 @@ def main() -> None:
     )
 
 
+def drawn(rng: random.Random, ability: str) -> Sample:
+    return senses.sample(rng, ability) if ability in senses.JUDGED else mixture.sample(rng, ability, "eval")
+
+
 def judged(llm: LLM, samples: list[Sample]) -> list[str]:
     """Prompt, answer and expected answer of every sample that was answered wrongly."""
-    prompts = [rendering.prompt(sample, llm.template) for sample in samples]
-    ids = [llm.tokenizer.encode_rendered(prompt) for prompt in prompts]
-    done = llm.generate(ids, SamplingParams(temperature=0, max_tokens=MAX_TOKENS), progress=False)
-    written = [llm.tokenizer.decode(completion.token_ids, skip_special_tokens=False) for completion in done]
-    return [
-        f"{prompt}\n--- written\n{text}\n--- expected\n{rendering.reply(sample, prompt)}"
-        for sample, prompt, text in zip(samples, prompts, written, strict=True)
-        if not rendering.is_right(sample, prompt, text)
-    ]
+    wrong = []
+    for sample, text in zip(samples, written(llm, samples), strict=True):
+        prompt = rendering.prompt(sample, llm.template)
+        if not rendering.is_right(sample, prompt, text):
+            wrong.append(f"{prompt}\n--- written\n{text}\n--- expected\n{rendering.reply(sample, prompt)}")
+    return wrong
+
+
+def written(llm: LLM, samples: list[Sample]) -> list[str]:
+    """What the model writes after each prompt, control tokens spelled out."""
+    params = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
+    if any(senses.media_parts(samples[0].messages)):
+        done = list(_chatted(llm, samples, params))
+    else:
+        prompts = [rendering.prompt(sample, llm.template) for sample in samples]
+        done = llm.generate([llm.tokenizer.encode_rendered(prompt) for prompt in prompts], params, progress=False)
+    return [llm.tokenizer.decode(completion.token_ids, skip_special_tokens=False) for completion in done]
+
+
+def _chatted(llm: LLM, samples: list[Sample], params: SamplingParams) -> Iterator[ChatCompletion]:
+    """Conversations with pictures and sounds: those with and those without thinking are two batches."""
+    answers = {
+        thinking: iter(llm.chat(group, sampling_params=params, progress=False, enable_thinking=thinking))
+        for thinking in (False, True)
+        if (group := [sample.messages for sample in samples if sample.thinking == thinking])
+    }
+    return (next(answers[sample.thinking]) for sample in samples)
 
 
 if __name__ == "__main__":

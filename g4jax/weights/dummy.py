@@ -98,7 +98,7 @@ def _positions(shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     """Every element's place in the flat array, modulo 2^32."""
     strides = [int(np.prod(shape[axis + 1 :])) % 2**32 for axis in range(len(shape))]
     places = (lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(strides[axis]) for axis in range(len(shape)))
-    return functools.reduce(jnp.add, places)
+    return functools.reduce(jnp.add, places, jnp.zeros(shape, jnp.uint32))
 
 
 def _hash(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:

@@ -12,21 +12,24 @@ import safetensors.numpy
 from g4jax.chat.template import shipped_source
 from g4jax.config import Gemma4Config, LayerSpec, TextConfig
 from scripts.nano import shape
+from scripts.nano.encoders import PARTS
 from scripts.nano.tokenizer import configuration
 
 PREFIX = "model.language_model."
 
 
 def write(folder: Path, params: Mapping[str, np.ndarray]) -> None:
-    """Weights (named as in the text model, float32), configs and template. The tokenizer is there already."""
+    """Weights (named as in the text model and the encoders, float32), configs and template. The tokenizer is there
+    already."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {PREFIX + name: np.ascontiguousarray(x.astype(ml_dtypes.bfloat16)) for name, x in checkpoint(params)}
+    tensors = {name: np.asarray(x.astype(ml_dtypes.bfloat16), order="C") for name, x in checkpoint(params)}
     data = safetensors.numpy.save(tensors, metadata={"format": "pt"})
     (folder / "model.safetensors").write_bytes(data)
     (folder / "chat_template.jinja").write_text(shipped_source("small"))
     for name, content in (
         ("config", shape.config()),
         ("generation_config", shape.generation_config()),
+        ("processor_config", shape.processor_config()),
         ("tokenizer_config", configuration()),
     ):
         write_json(folder / f"{name}.json", content)
@@ -38,6 +41,12 @@ def write_json(path: Path, content: Any) -> None:
 
 def checkpoint(params: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     """Tensors under the checkpoint's names, fused projections taken apart."""
+    text = {name: value for name, value in params.items() if not name.startswith(PARTS)}
+    yield from ((PREFIX + name, value) for name, value in _text(text))
+    yield from (("model." + name, value) for name, value in params.items() if name.startswith(PARTS))
+
+
+def _text(params: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     config = Gemma4Config.from_dict(shape.config()).text
     for name, value in params.items():
         if name.endswith("self_attn.qkv_proj.weight"):

@@ -137,11 +137,22 @@ def _with_previous_chunk(x: Array, chunks: int) -> Array:
 
 
 def packed_logits(
-    model: TextModel, tokens: UInt16[Array, "B T"], segments: UInt16[Array, "B T"]
+    model: TextModel,
+    tokens: UInt16[Array, "B T"],
+    segments: UInt16[Array, "B T"],
+    embeddings: Float[Array, "S D"] | None = None,
+    source: Int[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, "B T V"], Float[Array, ""]]:
-    """Logits of packed rows, and the mean unevenness of the routers."""
+    """Logits of packed rows, and the mean unevenness of the routers.
+
+    Where `source` is not 0, that row of `embeddings` stands in the place of the token's.
+    """
     keys = PackedKeys(segments, model.norm.weight[...].dtype)
-    hidden = model(tokens.reshape(-1).astype(jnp.int32), keys)
+    flat = tokens.reshape(-1).astype(jnp.int32)
+    if embeddings is None or source is None:
+        hidden = model(flat, keys)
+    else:
+        hidden = model(flat, keys, soft=embeddings[source.reshape(-1)], is_soft=source.reshape(-1) > 0)
     logits = model.logits(hidden).reshape(*tokens.shape, -1)
     routers = (sparse(layer).router for layer in model.layers)
     left = [router.unevenness[...] for router in routers if isinstance(router, WatchedRouter)]

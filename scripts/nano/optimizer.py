@@ -1,9 +1,13 @@
-"""The optimiser: Muon for the matrices inside the layers, Adam for tables, routers, norms and scalars."""
+"""The optimiser: Muon for the matrices inside the layers, Adam for tables, routers, convolutions, norms and scalars."""
+
+from collections.abc import Hashable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
+
+from scripts.nano.encoders import PARTS
 
 MUON_RATE = 0.02
 ADAM_RATE = 3e-3
@@ -14,17 +18,25 @@ Named = dict[str, Array]
 """Parameters or their gradients by name, e.g. `layers.0.mlp.down_proj.weight`."""
 
 
-def is_matrix(name: str, leaf: Array) -> bool:
-    """Whether Muon takes care of a parameter: the layers' projections, experts included."""
-    return name.startswith("layers.") and leaf.ndim >= 2 and "router" not in name
+def is_encoder(name: str) -> bool:
+    """Whether a parameter belongs to the eyes or the ears."""
+    return name.startswith(PARTS)
+
+
+def kind(name: str, leaf: Array) -> str:
+    """What takes care of a parameter: Muon of the layers' projections, experts included, nothing of the clamps."""
+    if is_encoder(name):
+        return "still" if leaf.ndim == 0 else "muon" if leaf.ndim == 2 else "adam"
+    return "muon" if name.startswith("layers.") and leaf.ndim >= 2 and "router" not in name else "adam"
 
 
 def optimizer(params: Named) -> optax.GradientTransformation:
     """Updates for rate 1; scale them by `rate` (warm-up and decay) before they are applied."""
-    labels = {name: "muon" if is_matrix(name, leaf) else "adam" for name, leaf in params.items()}
+    labels = {name: kind(name, leaf) for name, leaf in params.items()}
     muon = optax.chain(optax.trace(MOMENTUM, nesterov=True), _orthogonalized(), optax.scale(-MUON_RATE))
     adam = optax.chain(optax.scale_by_adam(b1=0.9, b2=0.99), optax.scale(-ADAM_RATE))
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.partition({"muon": muon, "adam": adam}, labels))
+    rules: dict[Hashable, optax.GradientTransformation] = {"muon": muon, "adam": adam, "still": optax.set_to_zero()}
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.partition(rules, labels))
 
 
 def rate(progress: float, step: int) -> float:

@@ -8,6 +8,12 @@ from scripts.nano.tokenizer import CONTROL, VOCAB_SIZE
 PATTERN = ["sliding_attention", "full_attention"]
 
 
+IMAGE_TOKENS = 70
+"""Most soft tokens of a picture, and of a frame of a video: the smallest budget of the family."""
+
+VIDEO_FRAMES = 4
+
+
 def control_id(name: str) -> int:
     """Id of a control token by its name in `SPELLINGS`."""
     return CONTROL.index(SPELLINGS[name])
@@ -58,14 +64,94 @@ def text_config() -> dict[str, Any]:
     }
 
 
+def vision_config() -> dict[str, Any]:
+    """vision_config of config.json."""
+    return {
+        "model_type": "gemma4_vision",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "default_output_length": IMAGE_TOKENS,
+        "dtype": "bfloat16",
+        "global_head_dim": 32,
+        "head_dim": 32,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": 160,
+        "initializer_range": 0.02,
+        "intermediate_size": 512,
+        "max_position_embeddings": 4096,
+        "num_attention_heads": 5,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 5,
+        "patch_size": 16,
+        "pooling_kernel_size": 3,
+        "position_embedding_size": 512,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_theta": 100.0, "rope_type": "default"},
+        "standardize": False,
+        "use_clipped_linears": True,
+    }
+
+
+def audio_config() -> dict[str, Any]:
+    """audio_config of config.json."""
+    return {
+        "model_type": "gemma4_audio",
+        "attention_chunk_size": 12,
+        "attention_context_left": 13,
+        "attention_context_right": 0,
+        "attention_invalid_logits_value": -1e9,
+        "attention_logit_cap": 50.0,
+        "conv_kernel_size": 5,
+        "dtype": "bfloat16",
+        "gradient_clipping": 1e10,
+        "hidden_act": "silu",
+        "hidden_size": 128,
+        "initializer_range": 0.02,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "output_proj_dims": 160,
+        "residual_weight": 0.5,
+        "rms_norm_eps": 1e-6,
+        "subsampling_conv_channels": [128, 16],
+        "use_clipped_linears": True,
+    }
+
+
+def processor_config() -> dict[str, Any]:
+    """processor_config.json: what pictures, videos and sounds become."""
+    resized = {"do_rescale": True, "do_resize": True, "patch_size": 16, "pooling_kernel_size": 3}
+    return {
+        "processor_class": "Gemma4Processor",
+        "image_seq_length": IMAGE_TOKENS,
+        "audio_seq_length": 750,
+        "audio_ms_per_token": 40,
+        "image_processor": {
+            "image_processor_type": "Gemma4ImageProcessor",
+            "max_soft_tokens": IMAGE_TOKENS,
+            **resized,
+        },
+        "video_processor": {
+            "video_processor_type": "Gemma4VideoProcessor",
+            "max_soft_tokens": IMAGE_TOKENS,
+            "num_frames": VIDEO_FRAMES,
+            **resized,
+        },
+        "feature_extractor": {
+            "feature_extractor_type": "Gemma4AudioFeatureExtractor",
+            "feature_size": 128,
+            "sampling_rate": 16000,
+        },
+    }
+
+
 def config() -> dict[str, Any]:
     """config.json."""
     return {
         "architectures": ["Gemma4ForConditionalGeneration"],
         "model_type": "gemma4",
         "dtype": "bfloat16",
-        "audio_config": None,
-        "vision_config": None,
+        "audio_config": audio_config(),
+        "vision_config": vision_config(),
         "audio_token_id": control_id("audio"),
         "boa_token_id": control_id("audio_open"),
         "eoa_token_id": control_id("audio_close"),
@@ -77,7 +163,7 @@ def config() -> dict[str, Any]:
         "initializer_range": 0.02,
         "text_config": text_config(),
         "tie_word_embeddings": True,
-        "vision_soft_tokens_per_image": 280,
+        "vision_soft_tokens_per_image": IMAGE_TOKENS,
     }
 
 

@@ -1,0 +1,134 @@
+"""Batches of `MediaRows` from worker processes through shared memory: pickling them would cost more than a step."""
+
+import collections
+import mmap
+import multiprocessing
+import os
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.queues import Queue
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.nano.media_rows import MediaEncoder, MediaRows, Size, media_rows
+
+RECENT = 64
+
+
+class Slots:
+    """Shared memory for several batches of one size. It goes to a child process with that process's arguments."""
+
+    def __init__(self, size: Size, count: int):
+        self.size, self.count = size, count
+        self.stride = sum(_bytes(*field) for field in size.fields())
+        # Not below /dev/shm, which is tiny in many containers.
+        self._file = os.memfd_create("nano")
+        os.ftruncate(self._file, self.stride * count)
+        self.memory = mmap.mmap(self._file, self.stride * count)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: vars(self)[name] for name in ("size", "count", "stride")} | {"file": DupFd(self._file)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._file = state.pop("file").detach()
+        vars(self).update(state)
+        self.memory = mmap.mmap(self._file, self.stride * self.count)
+
+    def batch(self, slot: int) -> MediaRows:
+        """The arrays of a slot, as views."""
+        offset, arrays = slot * self.stride, []
+        for dims, dtype in self.size.fields():
+            count = int(np.prod(dims))
+            arrays.append(np.frombuffer(self.memory, dtype, count, offset).reshape(dims))
+            offset += _bytes(dims, dtype)
+        return MediaRows(*arrays)
+
+
+def _bytes(dims: tuple[int, ...], dtype: Any) -> int:
+    return -(-int(np.prod(dims)) * np.dtype(dtype).itemsize // 64) * 64
+
+
+def _work(folder: str, seed: int, slots: Slots, free: "Queue[int]", full: "Queue[int]") -> None:
+    for batch in media_rows(MediaEncoder(Path(folder)), seed, slots.size):
+        slot = free.get()
+        for view, array in zip(slots.batch(slot), batch, strict=True):
+            view[...] = array
+        full.put(slot)
+
+
+class MediaWorkers:
+    """Processes that draw pictures and sounds. Use as a context manager; iterate for batches.
+
+    `put` takes a batch over (to a device, say) and runs in a thread of its own. When no new batch is there an earlier
+    one comes again; `fresh` is the share of batches that were new.
+    """
+
+    def __init__(self, folder: Path, *, seed: int, size: Size, processes: int, put: Callable[[MediaRows], MediaRows]):
+        context = multiprocessing.get_context("spawn")
+        self._slots = Slots(size, 2 * processes)
+        self._free: Queue[int] = context.Queue()
+        self._full: Queue[int] = context.Queue()
+        for slot in range(self._slots.count):
+            self._free.put(slot)
+        self._processes = [
+            context.Process(
+                target=_work, args=(str(folder), seed * 1000 + n, self._slots, self._free, self._full), daemon=True
+            )
+            for n in range(processes)
+        ]
+        self._put = put
+        self._ready: queue.Queue[MediaRows] = queue.Queue(maxsize=4)
+        self._recent: collections.deque[MediaRows] = collections.deque(maxlen=RECENT)
+        self._rng = random.Random(seed)
+        self._new = self._given = 0
+
+    @property
+    def fresh(self) -> float:
+        return self._new / max(1, self._given)
+
+    def __enter__(self) -> "MediaWorkers":
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # inherited: one thread in each of many processes
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        for process in self._processes:
+            process.start()
+        threading.Thread(target=self._fetch, daemon=True).start()
+        return self
+
+    def _fetch(self) -> None:
+        while True:
+            slot = self._full.get()
+            batch = MediaRows(*(np.array(view) for view in self._slots.batch(slot)))
+            self._free.put(slot)
+            self._ready.put(self._put(batch))
+
+    def __iter__(self) -> Iterator[MediaRows]:
+        while True:
+            batch = self._next()
+            self._given += 1
+            if batch is None:
+                batch = self._rng.choice(self._recent)
+            else:
+                self._new += 1
+                self._recent.append(batch)
+            yield batch
+
+    def _next(self) -> MediaRows | None:
+        """A new batch; None when there is none yet and an earlier one can stand in."""
+        while True:
+            try:
+                return self._ready.get(timeout=0.001 if len(self._recent) >= RECENT // 2 else 30)
+            except queue.Empty:
+                if not any(process.is_alive() for process in self._processes):
+                    raise RuntimeError("every media worker has died; its traceback stands above") from None
+                if self._recent:
+                    return None
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.join()
