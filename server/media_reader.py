@@ -12,6 +12,7 @@ from g4jax.media.inputs import MediaError, MediaKind, Medium
 from g4jax.media.processor import MediaProcessor
 from server.errors import invalid
 from server.media import MediaSource
+from server.media_cache import MediaCache, media_key
 
 MAX_MEDIA = 128
 """Media of one request."""
@@ -33,6 +34,7 @@ class MediaReader:
         self._policy = policy
         self._max_soft_tokens = max_soft_tokens
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._cache = MediaCache()
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="media")
 
     @classmethod
@@ -74,7 +76,12 @@ class MediaReader:
                 data = await fetch(source.url, self._policy)
             except MediaError as error:
                 raise invalid(source.field, str(error)) from None
-            return await self.run(source.field, lambda: self._process(source, data))
+            key = media_key(source.kind, source.max_soft_tokens, data)
+            medium = self._cache.get(key)
+            if medium is None:
+                medium = await self.run(source.field, lambda: self._process(source, data))
+                self._cache.put(key, medium)
+            return medium
 
     def _process(self, source: MediaSource, data: bytes) -> Medium:
         match source.kind:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from g4jax.config import Gemma4Config, TextConfig
+from g4jax.engine.encoder_batch import patch_places
 from g4jax.nn.attention import DenseKeys
 from g4jax.nn.moe import Router
 from g4jax.sharding import make_mesh
 from g4jax.testing.configs import tiny
-from g4jax.weights.abstract import abstract_model
-from g4jax.weights.dummy import dummy
+from g4jax.testing.encoder_configs import tiny_with_encoders
+from g4jax.weights.abstract import abstract_encoders, abstract_model
+from g4jax.weights.dummy import dummy, dummy_encoders
 from pallas_kernels.norm import Residual, add_rms_norm
 
 
@@ -86,3 +88,19 @@ def test_thirty_layers_keep_activations_and_spread_over_experts(variant, monkeyp
     for layer in chosen:
         load = np.bincount(np.asarray(layer).ravel(), minlength=8) / layer.size * 8
         assert load.max() < 3 and load.min() > 1 / 3
+
+
+@pytest.mark.parametrize("variant", ["e2b", "31b", "12b"])
+def test_encoders_see_and_hear_ordinary_numbers(variant):
+    config, mesh = Gemma4Config.from_dict(tiny_with_encoders(variant)), make_mesh(1)
+    parts = abstract_encoders(config, jnp.float32, "reference")
+    leaves = dummy_encoders(config, mesh, jnp.float32)
+    assert [leaf.shape for leaf in leaves] == [param.shape for param in parts.params]
+    encoders = parts.merge(leaves)
+    x, y = map(jnp.asarray, patch_places((4, 3), 9))
+    pixels = jax.random.randint(jax.random.key(0), (108, 768), 0, 256).astype(jnp.uint8)
+    soft = encoders.see(pixels, x, y, jnp.zeros(108, jnp.int32), jnp.full(108, 108))
+    assert soft.shape == (12, 64) and 0.3 < soft.std() < 3
+    if config.audio is not None:
+        frames = jax.random.normal(jax.random.key(1), (48, 640 if variant == "12b" else 128))
+        assert 0.3 < encoders.hear(frames, jnp.asarray(48)).std() < 3

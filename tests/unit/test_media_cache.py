@@ -1,0 +1,30 @@
+"""What was made ready is found again, by its content and by what was asked of it; the least recent makes room."""
+
+import numpy as np
+
+from g4jax.media.inputs import Medium, SoftInput
+from server.media_cache import MediaCache, media_key
+
+
+def medium(size: int) -> Medium:
+    return Medium("image", (SoftInput("image", np.zeros((size, 768), np.uint8), (1, 1), 1, bytes(16)),))
+
+
+def test_found_by_content_kind_and_budget():
+    cache, one = MediaCache(), medium(9)
+    cache.put(media_key("image", 70, b"file"), one)
+    assert cache.get(media_key("image", 70, b"file")) is one
+    for other in (("image", 140, b"file"), ("video", 70, b"file"), ("image", 70, b"other"), ("image", None, b"file")):
+        assert cache.get(media_key(*other)) is None
+
+
+def test_the_least_recent_goes_first():
+    cache = MediaCache(max_bytes=30 * 768)
+    keys = [media_key("image", None, bytes([i])) for i in range(4)]
+    for key in keys[:3]:
+        cache.put(key, medium(10))
+    cache.get(keys[0])
+    cache.put(keys[3], medium(10))
+    assert [cache.get(key) is not None for key in keys] == [True, False, True, True]
+    cache.put(media_key("image", None, b"huge"), medium(31))
+    assert cache.get(media_key("image", None, b"huge")) is None and cache.get(keys[3]) is not None
