@@ -20,14 +20,15 @@ from jax.sharding import NamedSharding
 from g4jax.cache.pages import KV_AXES, LayerPages, page_shape
 from g4jax.config import Gemma4Config, TextConfig
 from g4jax.engine.batch import Shapes
-from g4jax.engine.programs import Programs
+from g4jax.engine.encoding import encoding_of
+from g4jax.engine.programs import Key, Programs
 from g4jax.engine.steps import Step
 from g4jax.sharding import partition_spec
 from g4jax.testing.compile_for_gpu import GpuStep, compile_for_gpu, gpu_mesh
-from g4jax.weights.abstract import abstract_model
+from g4jax.weights.abstract import abstract_encoders, abstract_model
 
 CONFIGS = Path(__file__).parents[1] / "g4jax" / "assets" / "configs"
-PAGES, PAGE_SIZE, TABLE_WIDTH = 512, 32, 256
+PAGES, PAGE_SIZE, TABLE_WIDTH, SOFT_SLOTS = 512, 32, 256, 4096
 SMALLEST_WEIGHT = 2**20
 """Elements from which on a matrix counts as a weight."""
 
@@ -76,6 +77,19 @@ def decode_programs(config: TextConfig, batch: int) -> Programs:
     step = Step(model.merge, shapes, dtype, config.vocab_size, implementation="triton")
     pages = {spec.index: layer_pages(spec) for spec in config.layers if spec.owns_kv}
     return Programs(step, leaves, pages, mesh)
+
+
+def inspect_encoder(config: Gemma4Config, key: Key) -> tuple[int, int]:
+    """Launches of an encoder's step, such as ("see", 576), and its copies of the store of soft tokens."""
+    mesh, dtype = gpu_mesh(), jnp.dtype("bfloat16")
+    encoders = abstract_encoders(config, dtype, "triton")
+    assert encoders is not None
+    leaves = tuple(jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding(mesh)) for p in encoders.params)
+    text = decode_programs(config.text, 1)
+    encoding = encoding_of(config, encoders.merge, SOFT_SLOTS, dtype)
+    programs = Programs(text.step, text.leaves, text.pages, mesh, encoding, leaves)
+    step = compile_for_gpu(programs.jitted(key), *programs.arguments(key))
+    return len(step.launches), len(step.copies_of(programs.store().shape))
 
 
 def _cache_copies(step: GpuStep, programs: Programs) -> int:

@@ -7,18 +7,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from g4jax.config import Gemma4Config
 from g4jax.engine.encoder_batch import EncoderShapes, hear_fields, see_fields
 from g4jax.engine.packing import unpack
-from g4jax.models.multimodal import Encoders
+from g4jax.models.multimodal import FRAMES_PER_TOKEN, PATCHES_PER_TOKEN, Encoders
+from g4jax.tower_config import MEL_BINS, PATCH, AudioConfig
 
 Leaves = tuple[Array, ...]
+Merge = Callable[[Leaves], Encoders]
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
     """`merge`: flat leaves -> the encoders. `hidden_size`, `dtype`: of a soft token."""
 
-    merge: Callable[[Leaves], Encoders]
+    merge: Merge
     shapes: EncoderShapes
     hidden_size: int
     dtype: jnp.dtype
@@ -49,6 +52,20 @@ class Encoding:
         """One sound."""
         fields = unpack(hear_fields(tokens), packed)
         return _stored(store, fields["rows"], self.merge(leaves).hear(frames, fields["length"]))
+
+
+def encoding_of(config: Gemma4Config, merge: Merge, slots: int, dtype: jnp.dtype) -> Encoding:
+    """The encoders' steps of a model, with a store of `slots` soft tokens."""
+    vision, audio = config.vision, config.audio
+    has_audio_tower = isinstance(audio, AudioConfig)
+    shapes = EncoderShapes(
+        slots=slots,
+        patches_per_token=0 if vision is None else PATCHES_PER_TOKEN,
+        patch_size=0 if vision is None else 3 * PATCH**2,
+        frames_per_token=0 if audio is None else FRAMES_PER_TOKEN if has_audio_tower else 1,
+        frame_size=0 if audio is None else MEL_BINS if has_audio_tower else audio.output_dims,
+    )
+    return Encoding(merge, shapes, config.text.hidden_size, dtype)
 
 
 def _stored(store: Float[Array, "S D"], rows: Int[Array, " T"], soft: Float[Array, "T D"]) -> jax.Array:

@@ -13,16 +13,13 @@ from g4jax.cache.paged import Pages
 from g4jax.cache.pages import KV_AXES, allocate
 from g4jax.config import Gemma4Config
 from g4jax.engine.capacity import Capacity, Device, plan_capacity
-from g4jax.engine.encoder_batch import EncoderShapes
-from g4jax.engine.encoding import Encoding
+from g4jax.engine.encoding import encoding_of
 from g4jax.engine.engine import Engine
 from g4jax.engine.options import EngineOptions
 from g4jax.engine.runner import Progress, Runner
 from g4jax.engine.scheduler import Scheduler
 from g4jax.engine.steps import Leaves, Step
-from g4jax.models.multimodal import FRAMES_PER_TOKEN, PATCHES_PER_TOKEN
 from g4jax.sharding import make_mesh, named_sharding, parse_mesh
-from g4jax.tower_config import MEL_BINS, PATCH, AudioConfig
 from g4jax.weights.abstract import AbstractModel, abstract_encoders, abstract_model
 from g4jax.weights.hub import resolve
 from g4jax.weights.load import load_encoder_leaves, load_leaves
@@ -99,7 +96,7 @@ def assemble(
     encoders = None if load_encoders is None else abstract_encoders(config, dtype, implementation)
     capacity = _capacity(config, options, model, encoders, mesh, dtype)
     step = Step(model.merge, capacity.shapes, dtype, config.text.vocab_size, suppressed, implementation)
-    encoding = None if encoders is None else _encoding(config, encoders, capacity, dtype)
+    encoding = None if encoders is None else encoding_of(config, encoders.merge, capacity.shapes.soft_slots, dtype)
     leaves = load(mesh, dtype)
     encoder_leaves = () if load_encoders is None else load_encoders(mesh, dtype)
     runner = Runner(step, leaves, _pages(config, capacity, mesh, dtype), mesh, encoding, encoder_leaves)
@@ -120,20 +117,6 @@ def _dtype(options: EngineOptions, config: Gemma4Config) -> jnp.dtype:
     on_cpu = jax.default_backend() == "cpu"
     name = options.dtype if options.dtype != "auto" else "float32" if on_cpu else config.dtype
     return jnp.dtype(name)
-
-
-def _encoding(config: Gemma4Config, encoders: AbstractModel, capacity: Capacity, dtype: jnp.dtype) -> Encoding:
-    vision, audio = config.vision, config.audio
-    has_audio_tower = isinstance(audio, AudioConfig)
-    frame_size = 0 if audio is None else MEL_BINS if has_audio_tower else audio.output_dims
-    shapes = EncoderShapes(
-        slots=capacity.shapes.soft_slots,
-        patches_per_token=0 if vision is None else PATCHES_PER_TOKEN,
-        patch_size=0 if vision is None else 3 * PATCH**2,
-        frames_per_token=0 if audio is None else FRAMES_PER_TOKEN if has_audio_tower else 1,
-        frame_size=frame_size,
-    )
-    return Encoding(encoders.merge, shapes, config.text.hidden_size, dtype)
 
 
 def _capacity(
