@@ -170,12 +170,15 @@ async def _read(reader: asyncio.StreamReader, started: float, sample: Sample) ->
     ended = time.perf_counter()
     if output != sample.output:
         raise RuntimeError(f"{sample.output} tokens were asked for, {output} came")
+    times = times or [ended]  # nothing but control tokens, which random weights may choose
     gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
     return Answer(times[0] - started, ended - started, gaps, output, prompt)
 
 
 def _has_text(choice: dict) -> bool:
-    return bool(choice["text"] if "text" in choice else choice["delta"].get("content"))
+    if "text" in choice:
+        return bool(choice["text"])
+    return bool(choice["delta"].get("content") or choice["delta"].get("reasoning_content"))
 
 
 def print_report(args: argparse.Namespace, model: str, answers: list[Answer], duration: float) -> None:
