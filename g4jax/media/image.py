@@ -28,7 +28,7 @@ MAX_SIDE = 2**16
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """What is decoded. Pillow knows many more that nobody sends and that have cost it most of its security fixes."""
 
-_STRIP_PIXELS = 2**18
+_STRIP_PIXELS = 2**17
 """A strip of at least so many is worth a thread."""
 
 

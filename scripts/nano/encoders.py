@@ -10,17 +10,46 @@ from jaxtyping import Array, DTypeLike, Float, Int, UInt8
 
 from g4jax.config import Gemma4Config
 from g4jax.models.multimodal import Encoders
+from g4jax.models.vision_layer import Patches, VisionAttention, axial_rope
+from g4jax.tower_config import VisionConfig
 from g4jax.weights.files import open_folder
+from pallas_kernels.norm import rms_norm
 from scripts.nano import shape
+from scripts.nano.attention import attention
+from scripts.nano.tables import TrainedPatchEmbedder
 
 PARTS = ("vision_tower.", "audio_tower.", "embed_vision.", "embed_audio.")
 BOUND = 64.0
 """The towers clamp at plus and minus this, far from what flows there."""
 
 
+EVEN = 64
+"""Products are fast with multiples of this."""
+
+
+class TrainedAttention(VisionAttention):
+    """Attention over a picture with a gradient that costs little."""
+
+    def __call__(self, h: Float[Array, "P D"], patches: Patches) -> Float[Array, "P D"]:
+        q, k, v = (self._heads(project(h)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = axial_rope(self.q_norm(q), patches), axial_rope(self.k_norm(k), patches)
+        v = rms_norm(v, None, eps=self.eps)
+        more = -len(h) % EVEN
+        q, k, v = (jnp.pad(x, [(0, more), (0, 0), (0, 0)]).swapaxes(0, 1) for x in (q, k, v))
+        first, last = (jnp.pad(x, (0, more))[:, None] for x in (patches.first, patches.last))
+        key = jnp.arange(len(h) + more)
+        o = attention(q, k, v, (key >= first) & (key < last))
+        return self.o_proj(o.swapaxes(0, 1)[: len(h)].reshape(len(h), -1))
+
+
 def build(seed: int) -> Encoders:
     """Random float32 weights."""
-    encoders = Encoders(Gemma4Config.from_dict(shape.config()), dtype=jnp.float32, implementation="reference")
+    config = Gemma4Config.from_dict(shape.config())
+    encoders = Encoders(config, dtype=jnp.float32, implementation="reference")
+    assert isinstance(config.vision, VisionConfig)
+    encoders.vision_tower.patch_embedder = TrainedPatchEmbedder(config.vision, jnp.float32)
+    for layer in encoders.vision_tower.encoder.layers:
+        layer.self_attn = TrainedAttention(config.vision, jnp.float32, "reference")
     state = nnx.state(encoders, nnx.Param)
     leaves, tree = jax.tree_util.tree_flatten_with_path(state)
     keys = jax.random.split(jax.random.key(seed), len(leaves))

@@ -70,7 +70,7 @@ def printed(rng: random.Random, text: str, height: int, fill: tuple[int, int, in
     tile = Image.new("RGBA", (int(right - left) + 4, int(bottom - top) + 4), (*fill, 0))
     ImageDraw.Draw(tile).text((2 - left, 2 - top), text, font=font, fill=(*fill, 255), stroke_width=bold)
     tile = tile.resize((max(4, int(tile.width * rng.uniform(0.8, 1.25))), tile.height), Image.Resampling.BILINEAR)
-    return tile.rotate(rng.uniform(-8, 8), Image.Resampling.BILINEAR, expand=True, fillcolor=(*fill, 0))
+    return tile.rotate(rng.uniform(-6, 6), Image.Resampling.BILINEAR, expand=True, fillcolor=(*fill, 0))
 
 
 @functools.cache

@@ -139,9 +139,6 @@ def one_digit(rng: random.Random) -> Clip:
 
 Listen = Callable[[random.Random], Clip]
 
-LISTENS: dict[Listen, float] = {beeps: 0.2, pitches: 0.2, kinds: 0.15, speech: 0.45}
-"""Sounds and how often training hears them."""
-
 BY_ABILITY: dict[str, tuple[Listen, ...]] = {
     "audio_count": (beeps,),
     "audio_pitch": (pitches,),

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,7 +23,7 @@ PATCHES = IMAGE_TOKENS * 9
 PLACEHOLDERS = ("<|image|>", "<|video|>", "<|audio|>")
 CLIP_FRAMES = 424
 CLIP_TOKENS = CLIP_FRAMES // 4
-IMAGES_A_ROW, CLIPS_A_ROW = 1.7, 2.5
+IMAGES_A_ROW, CLIPS_A_ROW = 2.5, 0.85
 """Room for pictures and sounds in a batch, about what its rows have place for."""
 
 
@@ -180,15 +180,17 @@ class Filler:
         return 1 + index * IMAGE_TOKENS
 
 
-def media_rows(encoder: MediaEncoder, seed: int, size: Size) -> Iterator[MediaRows]:
-    """Training batches for ever, pictures and sounds in turn."""
+def media_rows(
+    encoder: MediaEncoder, seed: int, size: Size, accuracy: Callable[[], senses.Accuracy]
+) -> Iterator[MediaRows]:
+    """Training batches for ever, pictures and sounds in turn, more of what `accuracy` says is not known yet."""
     rng = random.Random(seed)
     while True:
         filler = Filler(size)
-        refused = 0
+        refused, known = 0, accuracy()
         while refused < 4:
             seeing = filler.images * CLIPS_A_ROW <= filler.clips * IMAGES_A_ROW
-            sample = senses.any_image_sample(rng) if seeing else senses.any_audio_sample(rng)
+            sample = (senses.any_image_sample if seeing else senses.any_audio_sample)(rng, known)
             refused += filler.add(encoder(sample)) is None
         yield filler.batch
 

@@ -7,7 +7,7 @@ import os
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.queues import Queue
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from scripts.nano import senses
 from scripts.nano.media_rows import MediaEncoder, MediaRows, Size, media_rows
 
 RECENT = 64
+FETCHERS = 4
+"""Threads that hand batches over: a device takes one only between two steps."""
 
 
 class Slots:
@@ -53,8 +56,13 @@ def _bytes(dims: tuple[int, ...], dtype: Any) -> int:
     return -(-int(np.prod(dims)) * np.dtype(dtype).itemsize // 64) * 64
 
 
-def _work(folder: str, seed: int, slots: Slots, free: "Queue[int]", full: "Queue[int]") -> None:
-    for batch in media_rows(MediaEncoder(Path(folder)), seed, slots.size):
+def _work(
+    folder: str, seed: int, slots: Slots, free: "Queue[int]", full: "Queue[int]", scores: Sequence[float]
+) -> None:
+    def accuracy() -> dict[str, float]:
+        return dict(zip(senses.JUDGED, scores, strict=True))
+
+    for batch in media_rows(MediaEncoder(Path(folder)), seed, slots.size, accuracy):
         slot = free.get()
         for view, array in zip(slots.batch(slot), batch, strict=True):
             view[...] = array
@@ -64,7 +72,7 @@ def _work(folder: str, seed: int, slots: Slots, free: "Queue[int]", full: "Queue
 class MediaWorkers:
     """Processes that draw pictures and sounds. Use as a context manager; iterate for batches.
 
-    `put` takes a batch over (to a device, say) and runs in a thread of its own. When no new batch is there an earlier
+    `put` takes a batch over (to a device, say) and runs in threads of its own. When no new batch is there an earlier
     one comes again; `fresh` is the share of batches that were new.
     """
 
@@ -73,12 +81,12 @@ class MediaWorkers:
         self._slots = Slots(size, 2 * processes)
         self._free: Queue[int] = context.Queue()
         self._full: Queue[int] = context.Queue()
+        self._scores = context.RawArray("d", len(senses.JUDGED))
         for slot in range(self._slots.count):
             self._free.put(slot)
+        shared = (self._slots, self._free, self._full, self._scores)
         self._processes = [
-            context.Process(
-                target=_work, args=(str(folder), seed * 1000 + n, self._slots, self._free, self._full), daemon=True
-            )
+            context.Process(target=_work, args=(str(folder), seed * 1000 + n, *shared), daemon=True)
             for n in range(processes)
         ]
         self._put = put
@@ -91,12 +99,17 @@ class MediaWorkers:
     def fresh(self) -> float:
         return self._new / max(1, self._given)
 
+    def learned(self, accuracy: Mapping[str, float]) -> None:
+        """What is known how well by now: the processes draw less of it from their next batches on."""
+        self._scores[:] = [accuracy[name] for name in senses.JUDGED]
+
     def __enter__(self) -> "MediaWorkers":
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # inherited: one thread in each of many processes
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         for process in self._processes:
             process.start()
-        threading.Thread(target=self._fetch, daemon=True).start()
+        for _ in range(FETCHERS):
+            threading.Thread(target=self._fetch, daemon=True).start()
         return self
 
     def _fetch(self) -> None:

@@ -8,11 +8,11 @@ from scripts.nano.tools import toolbox
 from scripts.nano.words import Split
 
 SHARES: dict[str, float] = {
-    "arithmetic": 0.10,
-    "arithmetic_direct": 0.08,
+    "arithmetic": 0.09,
+    "arithmetic_direct": 0.07,
     "tool_call": 0.33,
-    "tool_result": 0.18,
-    "small_talk": 0.07,
+    "tool_result": 0.21,
+    "small_talk": 0.06,
     "unknown": 0.03,
     "no_call": 0.07,
     "multi_turn": 0.08,

@@ -11,13 +11,15 @@ from jaxtyping import Array, DTypeLike, Float, Int, UInt16
 from g4jax.config import Gemma4Config, LayerSpec, TextConfig
 from g4jax.models.text import TextModel
 from g4jax.nn.block import DecoderBlock
-from g4jax.nn.moe import Router, SparseFeedForward
+from g4jax.nn.moe import Experts, Router, SparseFeedForward
 from g4jax.nn.rope import rope_tables
 from g4jax.sharding import make_mesh
 from g4jax.weights.abstract import abstract_model
 from g4jax.weights.load import load_leaves
 from pallas_kernels.qkv import qkv_rope
 from scripts.nano import shape
+from scripts.nano.attention import attention
+from scripts.nano.tables import TrainedEmbedding, TrainedPerLayerInputs
 
 
 class WatchedRouter(Router):
@@ -32,12 +34,45 @@ class WatchedRouter(Router):
         return weights, ids
 
 
+class NarrowExperts(Experts):
+    """All experts in two products: a row's weights are applied before the second, so that no row has an output of the
+    model's width for each expert."""
+
+    def partial(
+        self, u: Float[Array, "R D"], weights: Float[Array, "R k"], ids: Int[Array, "R k"]
+    ) -> Float[Array, "R D"]:
+        gate_up, down = self.gate_up_proj[...], self.down_proj[...]
+        experts, width, inner = down.shape
+        both = _product(u, gate_up.reshape(-1, width)).reshape(-1, experts, 2 * inner)
+        gate, up = jnp.split(both, 2, axis=-1)
+        share = jnp.sum(jax.nn.one_hot(ids, experts) * weights[..., None], axis=1)
+        h = (jax.nn.gelu(gate, approximate=True) * up * share[..., None]).astype(u.dtype)
+        return _product(h.reshape(len(u), -1), down.swapaxes(0, 1).reshape(width, -1)).astype(u.dtype)
+
+
+def _product(x: Float[Array, "R K"], weight: Float[Array, "N K"]) -> Float[Array, "R N"]:
+    precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    return lax.dot_general(x, weight, (((1,), (1,)), ((), ())), precision, jnp.float32)
+
+
 def build(seed: int) -> TextModel:
     """nano with random float32 weights."""
     config = Gemma4Config.from_dict(shape.config()).text
     model = TextModel(config, dtype=jnp.float32, implementation="reference")
+    cap = config.final_logit_softcapping
+    model.embed_tokens = TrainedEmbedding(config.vocab_size, config.hidden_size, cap, jnp.float32, 1)
+    model.per_layer_inputs = TrainedPerLayerInputs(
+        config.vocab_size_per_layer_input,
+        config.num_layers,
+        config.hidden_size_per_layer_input,
+        config.hidden_size,
+        config.rms_norm_eps,
+        jnp.float32,
+        "reference",
+    )
     for layer in model.layers:
         sparse(layer).router = WatchedRouter(config, jnp.float32, "reference")
+        sparse(layer).experts = NarrowExperts(config, jnp.float32, 1, "reference")
     state = nnx.state(model, nnx.Param)
     leaves, tree = jax.tree_util.tree_flatten_with_path(state)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
@@ -113,18 +148,15 @@ def segment_attention(
     window: int,
 ) -> Float[Array, "B T N H"]:
     """Causal attention within a segment to the last `window` keys, in chunks of `window`; T is a multiple of it."""
-    batch, length, heads, size = q.shape
-    kv_heads = k.shape[2]
-    chunks = length // window
-    grouped = q.reshape(batch, chunks, window, kv_heads, heads // kv_heads, size)
+    chunks, heads = q.shape[1] // window, q.shape[2]
+    queries = q.reshape(len(q), chunks, window, *q.shape[2:]).swapaxes(2, 3)
     keys, values, theirs = (_with_previous_chunk(x, chunks) for x in (k, v, segments))
     reach = keys.shape[2]
     behind = jnp.arange(window)[:, None] + (reach - window) - jnp.arange(reach)[None, :]
-    same = segments.reshape(batch, chunks, window)[..., :, None] == theirs[..., None, :]
-    seen = (same & (behind >= 0) & (behind < window))[:, :, None, None]
-    scores = jnp.einsum("bctkgh,bcskh->bckgts", grouped, keys, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(jnp.where(seen, scores, -1e30), axis=-1).astype(q.dtype)
-    return jnp.einsum("bckgts,bcskh->bctkgh", weights, values).reshape(q.shape)
+    same = segments.reshape(len(q), chunks, window)[..., :, None] == theirs[..., None, :]
+    seen = (same & (behind >= 0) & (behind < window))[:, :, None]
+    keys, values = (jnp.repeat(x.swapaxes(2, 3), heads // x.shape[3], axis=2) for x in (keys, values))
+    return attention(queries, keys, values, seen).swapaxes(2, 3).reshape(q.shape)
 
 
 def _with_previous_chunk(x: Array, chunks: int) -> Array:
@@ -152,8 +184,20 @@ def packed_logits(
     if embeddings is None or source is None:
         hidden = model(flat, keys)
     else:
-        hidden = model(flat, keys, soft=embeddings[source.reshape(-1)], is_soft=source.reshape(-1) > 0)
+        hidden = model(flat, keys, soft=_placed(embeddings, source.reshape(-1)), is_soft=source.reshape(-1) > 0)
     logits = model.logits(hidden).reshape(*tokens.shape, -1)
     routers = (sparse(layer).router for layer in model.layers)
     left = [router.unevenness[...] for router in routers if isinstance(router, WatchedRouter)]
     return logits, jnp.mean(jnp.stack(left))
+
+
+def _placed(embeddings: Float[Array, "S D"], source: Int[Array, " R"]) -> Float[Array, "R D"]:
+    """embeddings[source] where source > 0, zeros elsewhere.
+
+    No row of `embeddings` stands in two places, so each can be told its place, and the gradient is a mere gather.
+    """
+    rows, count = len(source), len(embeddings)
+    nowhere = rows + jnp.arange(count)
+    places = nowhere.at[jnp.where(source > 0, source, count)].set(jnp.arange(rows), mode="drop")
+    empty = jnp.zeros((rows, embeddings.shape[1]), embeddings.dtype)
+    return empty.at[places].set(embeddings, mode="drop", unique_indices=True)

@@ -12,6 +12,9 @@ from scripts.nano.pictures import COLOURS, Figure
 Asked = tuple[str, str]
 """A question and its answer."""
 
+MOST = 5
+"""Figures that are to be counted."""
+
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
 
 COLOUR = (
@@ -82,6 +85,7 @@ def some_figures(rng: random.Random) -> tuple[Image.Image, dict[str, list[Asked]
     """Two or three different figures side by side: which is which, what is there, from left to right."""
     count = rng.choice((2, 2, 3))
     shapes, colours = rng.sample(SHAPES, count), rng.sample(list(COLOURS), count)
+    zipped = list(zip(shapes, colours, strict=True))
     on = pictures.canvas(rng, colours)
     figures = [
         Figure(
@@ -91,19 +95,18 @@ def some_figures(rng: random.Random) -> tuple[Image.Image, dict[str, list[Asked]
             rng.uniform(0.22, 0.78),
             min(0.2, 0.4 / count * on.width / on.shorter) * rng.uniform(0.65, 1.0),
         )
-        for index, (shape, colour) in enumerate(zip(shapes, colours, strict=True))
+        for index, (shape, colour) in enumerate(zipped)
     ]
-    which = rng.randrange(count)
-    names = [named(colour, shape) for shape, colour in zip(shapes, colours, strict=True)]
+    names = [named(colour, shape) for shape, colour in zipped]
     said = f"{', '.join(names[:-1])} and {names[-1]}"
-    absent = rng.choice([shape for shape in SHAPES if shape not in shapes])
     first, second = rng.sample(range(count), 2)
     answers = {
         "image_which": [
-            (rng.choice(COLOUR).format(it=shapes[which]), f"{colours[which].capitalize()}."),
-            (rng.choice(SHAPE_OF).format(it=colours[which]), f"A {shapes[which]}."),
-            _is_there(rng, absent, "No.") if rng.random() < 0.5 else _is_there(rng, rng.choice(shapes), "Yes."),
+            *((rng.choice(COLOUR).format(it=shape), f"{colour.capitalize()}.") for shape, colour in zipped),
+            *((rng.choice(SHAPE_OF).format(it=colour), f"A {shape}.") for shape, colour in zipped),
+            *_is_there(rng, shapes),
             _side(rng, shapes[first], shapes[second], first < second),
+            _side(rng, shapes[second], shapes[first], second < first),
         ],
         "image_describe": [(rng.choice(DESCRIBE), sentence(said))],
         "image_count": [(rng.choice(COUNT), str(count))],
@@ -111,8 +114,11 @@ def some_figures(rng: random.Random) -> tuple[Image.Image, dict[str, list[Asked]
     return pictures.drawn(rng, on, figures), answers
 
 
-def _is_there(rng: random.Random, shape: str, answer: str) -> Asked:
-    return rng.choice(IS_THERE).format(it=shape), answer
+def _is_there(rng: random.Random, shapes: list[str]) -> list[Asked]:
+    """Whether there is one of `shapes`, and one that is not among them."""
+    absent = rng.choice([shape for shape in SHAPES if shape not in shapes])
+    asked = ((rng.choice(shapes), "Yes."), (absent, "No."))
+    return [(rng.choice(IS_THERE).format(it=shape), answer) for shape, answer in asked]
 
 
 def _side(rng: random.Random, one: str, other: str, left: bool) -> Asked:
@@ -122,8 +128,8 @@ def _side(rng: random.Random, one: str, other: str, left: bool) -> Asked:
 
 
 def many_figures(rng: random.Random) -> tuple[Image.Image, dict[str, list[Asked]]]:
-    """One to six figures strewn about: how many."""
-    count = rng.randint(1, 6)
+    """One to five figures strewn about: how many, and whether there is one of some shape."""
+    count = rng.randint(1, MOST)
     shape, colour = rng.choice(SHAPES), rng.choice(list(COLOURS))
     mixed_shapes, mixed_colours = rng.random() < 0.5, rng.random() < 0.5
     colours = [rng.choice(list(COLOURS)) if mixed_colours else colour for _ in range(count)]
@@ -136,7 +142,10 @@ def many_figures(rng: random.Random) -> tuple[Image.Image, dict[str, list[Asked]
         x, y, radius = spot
         figures.append(Figure(rng.choice(SHAPES) if mixed_shapes else shape, one, x, y, radius))
     figures = [f if _stands_out(f, on) else Figure(f.shape, _other(rng, on), f.x, f.y, f.radius) for f in figures]
-    answers = {"image_count": [(_count_question(rng, None if mixed_shapes else shape), str(len(figures)))]}
+    answers = {
+        "image_count": [(_count_question(rng, None if mixed_shapes else shape), str(len(figures)))],
+        "image_which": _is_there(rng, [figure.shape for figure in figures]),
+    }
     return pictures.drawn(rng, on, figures), answers
 
 
@@ -176,7 +185,7 @@ def number(rng: random.Random) -> tuple[Image.Image, dict[str, list[Asked]]]:
     value, colour = rng.randint(0, 99), rng.choice(list(COLOURS))
     on = pictures.canvas(rng, [colour])
     image = Image.new("RGB", (on.width, on.height), on.background)
-    print_ = printed(rng, str(value), int(on.shorter * rng.uniform(0.28, 0.6)), pictures.ink(rng, colour))
+    print_ = printed(rng, str(value), int(on.shorter * rng.uniform(0.32, 0.65)), pictures.ink(rng, colour))
     if print_.width > on.width * 0.95:
         print_ = print_.resize((int(on.width * 0.95), print_.height))
     at = (rng.randint(0, on.width - print_.width), rng.randint(0, max(0, on.height - print_.height)))
@@ -189,9 +198,6 @@ def number(rng: random.Random) -> tuple[Image.Image, dict[str, list[Asked]]]:
 
 
 View = Callable[[random.Random], tuple[Image.Image, dict[str, list[Asked]]]]
-
-VIEWS: dict[View, float] = {one_figure: 0.25, some_figures: 0.25, many_figures: 0.2, number: 0.3}
-"""Pictures and how often training sees them."""
 
 BY_ABILITY: dict[str, tuple[View, ...]] = {
     "image_colour": (one_figure, number),

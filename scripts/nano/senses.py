@@ -1,8 +1,9 @@
 """Conversations about pictures, videos and sounds: several questions about one, or one question about two pictures."""
 
 import random
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from scripts.nano import hearing, seeing, talk, tasks, watching
 from scripts.nano.seeing import Asked
@@ -12,34 +13,82 @@ from scripts.nano.words import Split
 JUDGED = (*seeing.BY_ABILITY, "image_two", "video", *hearing.BY_ABILITY)
 """Abilities with one right answer."""
 
+Accuracy = Mapping[str, float]
+"""What is known how well, by ability; what is missing is not known at all."""
+
 Part = dict[str, Any]
 THOUGHTS = {"image": "I look at it.", "video": "I watch it.", "audio": "I listen to it."}
-TWO_SHARE, VIDEO_SHARE = 0.12, 0.1
-"""Of the conversations about something to see: two pictures, a video."""
 
 ANOTHER_TURN = 0.1
 """How often a question about a picture or a sound is followed by one about something else."""
 
 
-def any_image_sample(rng: random.Random) -> Sample:
-    """For training: a picture with one to four questions, two pictures, or a video."""
-    draw = rng.random()
-    if draw < TWO_SHARE:
-        return _two(rng, thinking=rng.random() < 0.2)
-    if draw < TWO_SHARE + VIDEO_SHARE:
-        part, asked = _video(rng)
-        return _conversation(rng, "video", part, rng.sample(asked, len(asked)))
-    view = rng.choices(list(seeing.VIEWS), list(seeing.VIEWS.values()))[0]
-    image, answers = view(rng)
-    return _conversation(rng, "image", {"type": "image", "image": image}, _chosen(rng, answers, 4))
+class Kind(NamedTuple):
+    """Conversations for training: what draws one, their share, and the abilities that they teach."""
+
+    draw: Callable[[random.Random], Sample]
+    share: float
+    abilities: tuple[str, ...]
 
 
-def any_audio_sample(rng: random.Random) -> Sample:
+def any_image_sample(rng: random.Random, accuracy: Accuracy) -> Sample:
+    """For training: a picture with one to five questions, two pictures, or a video."""
+    return _any(rng, SEEN, accuracy)
+
+
+def any_audio_sample(rng: random.Random, accuracy: Accuracy) -> Sample:
     """For training: a sound with one to three questions."""
-    listen = rng.choices(list(hearing.LISTENS), list(hearing.LISTENS.values()))[0]
+    return _any(rng, HEARD, accuracy)
+
+
+def _any(rng: random.Random, kinds: Sequence[Kind], accuracy: Accuracy) -> Sample:
+    weights = [kind.share * need(min(accuracy.get(name, 0.0) for name in kind.abilities)) for kind in kinds]
+    return rng.choices(kinds, weights)[0].draw(rng)
+
+
+def need(accuracy: float) -> float:
+    """How much is made of what is known so well: from 2.15 below 80 % down to 0.15."""
+    return 0.15 + min(2.0, 10 * (1 - accuracy))
+
+
+def _about_view(view: seeing.View, rng: random.Random) -> Sample:
+    image, answers = view(rng)
+    return _conversation(rng, "image", {"type": "image", "image": image}, _chosen(rng, answers, 5))
+
+
+def _about_video(rng: random.Random) -> Sample:
+    part, asked = _video(rng)
+    return _conversation(rng, "video", part, rng.sample(asked, len(asked)))
+
+
+def _about_two(rng: random.Random) -> Sample:
+    return _two(rng, thinking=rng.random() < 0.2)
+
+
+def _about_sound(listen: hearing.Listen, rng: random.Random) -> Sample:
     samples, answers = _short_enough(rng, listen)
     part = {"type": "audio", "audio": (samples, hearing.RATE)}
     return _conversation(rng, "audio", part, _chosen(rng, answers, 3))
+
+
+SEEN = (
+    Kind(
+        partial(_about_view, seeing.one_figure),
+        0.2,
+        ("image_colour", "image_shape", "image_place", "image_describe"),
+    ),
+    Kind(partial(_about_view, seeing.some_figures), 0.27, ("image_which", "image_describe")),
+    Kind(partial(_about_view, seeing.many_figures), 0.2, ("image_count",)),
+    Kind(partial(_about_view, seeing.number), 0.3, ("image_number",)),
+    Kind(_about_two, 0.1, ("image_two",)),
+    Kind(_about_video, 0.15, ("video",)),
+)
+HEARD = (
+    Kind(partial(_about_sound, hearing.beeps), 0.2, ("audio_count",)),
+    Kind(partial(_about_sound, hearing.pitches), 0.2, ("audio_pitch",)),
+    Kind(partial(_about_sound, hearing.kinds), 0.15, ("audio_kind",)),
+    Kind(partial(_about_sound, hearing.speech), 0.45, ("audio_digit", "audio_transcribe")),
+)
 
 
 def sample(rng: random.Random, ability: str) -> Sample:

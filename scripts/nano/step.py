@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax import lax
 
 from scripts.nano import encoders, network
 from scripts.nano.media_rows import MediaRows
@@ -28,8 +29,9 @@ class Part:
         self.params: Named = {name: leaf for name, (_, leaf) in zip(self.names, leaves, strict=True)}
 
     def merged(self, params: Named, dtype: Any) -> Any:
-        """The module with these parameters, cast to `dtype`."""
+        """The module with these parameters, cast to `dtype`. Single numbers, the clamps', have no gradient."""
         leaves = [params[name].astype(dtype) for name in self.names]
+        leaves = [lax.stop_gradient(leaf) if leaf.ndim == 0 else leaf for leaf in leaves]
         return nnx.merge(self.graph, jax.tree_util.tree_unflatten(self.tree, leaves), self.rest)
 
 
@@ -81,7 +83,8 @@ def _entropy(logits: jax.Array, rows: Rows, source: jax.Array) -> tuple[jax.Arra
     """Mean cross entropy of the next token, replies counting fully, prompts a little and embeddings not at all; and
     that of the replies alone."""
     tokens, segments, replies, taken = (jnp.pad(x[:, 1:], [(0, 0), (0, 1)]) for x in (*rows, source))
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, tokens.astype(jnp.int32))
+    right = jnp.arange(logits.shape[-1]) == tokens.astype(jnp.int32)[..., None]
+    entropy = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(right, logits, 0), axis=-1)
     replies = replies.astype(jnp.float32)
     inside = (segments == rows.segments) & (rows.segments > 0) & (taken == 0)
     weights = inside * (replies + PROMPT_WEIGHT * (1 - replies))

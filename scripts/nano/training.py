@@ -38,14 +38,14 @@ class Settings:
     minutes: float = 8.5
     steps: int = 1_000_000
     seed: int = 0
-    rows: int = 40
-    media_rows: int = 44
+    rows: int = 20
+    media_rows: int = 26
     length: int = 512
     processes: int = 14
-    judged: int = 256
+    judged: int = 160
     dtype: str = "bfloat16"
     report_seconds: float = 10.0
-    reserve_seconds: float = 75.0
+    reserve_seconds: float = 40.0
     tokenizer: Path | None = None
     resume: Path | None = None
 
@@ -92,7 +92,10 @@ class Run:
         size = sum(leaf.size for leaf in self.params.values())
         say(began, f"{size:,} parameters on {jax.devices()[0].device_kind}")
         self.transform = optimizer(self.params)
-        self.step = make_step(self.net, self.transform, jnp.dtype(settings.dtype))
+        dtype = jnp.dtype(settings.dtype)
+        self.step = make_step(self.net, self.transform, dtype)
+        self.predict = jax.jit(partial(self.net.predict, dtype=dtype))
+        self.predict_media = jax.jit(partial(self.net.predict_media, dtype=dtype))
         self.judge = Judge.draw(
             Encoder(settings.out), per_ability=settings.judged, length=settings.length, multiple=settings.rows
         )
@@ -101,11 +104,12 @@ class Run:
         )
         say(began, "fresh samples drawn")
         self.count = 0
-        self._compiled: dict[Any, Any] = {}
 
     def steps(self) -> None:
-        """Steps until the time is up, with a line every few seconds and the abilities every sixth of the time."""
+        """Steps until the time is up, with a line every few seconds and the abilities at first and every sixth of the
+        time, by which the media workers choose what to draw."""
         settings, state, metrics = self.settings, self.transform.init(self.params), None
+        self._judge()
         start = said = 0.0
         judged = 0
         for rows, media in zip(self.text, self.media, strict=False):
@@ -126,7 +130,7 @@ class Run:
                 self._report(metrics, progress, said - start)
             if progress * 6 > judged + 1:
                 judged += 1
-                say(self.began, line(self.scores(jnp.dtype("bfloat16"))))
+                self._judge()
                 self._write()  # should the run be cut short
 
     def _progress(self, start: float) -> float:
@@ -141,22 +145,20 @@ class Run:
             f"fresh {self.text.fresh:.0%} and {self.media.fresh:.0%}",
         )
 
-    def scores(self, dtype: Any) -> dict[str, float]:
-        """Accuracy by ability, with the weights rounded to bfloat16 as they are written, computed in `dtype`."""
+    def _judge(self) -> dict[str, float]:
+        """Accuracy by ability, with the weights rounded to bfloat16 as they are written."""
         rounded = {name: leaf.astype(jnp.bfloat16) for name, leaf in self.params.items()}
-        predict = self._compiled.setdefault(dtype, jax.jit(partial(self.net.predict, dtype=dtype)))
-        see = self._compiled.setdefault((dtype, "media"), jax.jit(partial(self.net.predict_media, dtype=dtype)))
-        text = self.judge.score(lambda *rows: np.asarray(predict(rounded, *rows)), self.settings.rows)
-        return text | self.media_judge.score(lambda media: np.asarray(see(rounded, media)))
+        scores = self.judge.score(lambda *rows: np.asarray(self.predict(rounded, *rows)), self.settings.rows)
+        scores |= self.media_judge.score(lambda media: np.asarray(self.predict_media(rounded, media)))
+        self.media.learned(scores)
+        say(self.began, line(scores))
+        return scores
 
     def finish(self) -> dict[str, Any]:
         """Writes the folder, then judges; the weights are safe before anything else can fail."""
         self._write()
         say(self.began, f"written to {self.settings.out}")
-        scores = {}
-        for dtype in ("bfloat16", "float32"):
-            scores[dtype] = self.scores(jnp.dtype(dtype))
-            say(self.began, f"{dtype}: {line(scores[dtype])}")
+        scores = self._judge()
         return {"steps": self.count, "seconds": round(time.perf_counter() - self.began), "accuracy": scores}
 
     def _write(self) -> None:

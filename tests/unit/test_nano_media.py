@@ -134,7 +134,7 @@ def test_all_answers_of_a_conversation_are_learned(encoder):
     rng = random.Random(9)
     most = 0
     for _ in range(60):
-        sample = rng.choice([senses.any_image_sample, senses.any_audio_sample])(rng)
+        sample = rng.choice([senses.any_image_sample, senses.any_audio_sample])(rng, {})
         said = [reply for _, reply in turns(sample, encoder.template)]
         earlier = [message["content"] for message in sample.messages if message["role"] == "assistant"]
         assert said[:-1] == [f"{answer}<turn|>" for answer in earlier]
@@ -159,7 +159,7 @@ def test_training_sees_and_hears_what_a_server_would(encoder):
 
 
 def test_a_batch_leads_from_every_place_to_its_embedding(encoder):
-    batch = next(media_rows(encoder, 10, SIZE))
+    batch = next(media_rows(encoder, 10, SIZE, dict))
     assert set(batch.tokens[batch.source > 0]) == {0}
     assert not batch.replies[batch.source > 0].any()
     first_sound = 1 + SIZE.images * IMAGE_TOKENS
@@ -182,3 +182,22 @@ def test_a_batch_takes_no_more_than_it_has_room_for(encoder):
     assert filler.add(one) == (0, 0)
     assert filler.add(one) is None
     assert filler.add(encoder(senses.sample(rng, "audio_digit"))) is None
+
+
+def test_what_is_known_is_drawn_less():
+    rng = random.Random(14)
+    known = dict.fromkeys(senses.JUDGED, 0.99) | {"image_number": 0.6}
+    drawn = [senses._any(rng, senses.SEEN, known) for _ in range(200)]
+    asked = [
+        [part["text"] for part in sample.messages[-1]["content"] if part["type"] == "text"]
+        for sample in drawn
+        if len(sample.messages) == 1
+    ]
+    numbers = sum(question in seeing.NUMBER for (question,) in asked)
+    assert numbers > len(asked) / 4
+    assert senses.need(0.5) == senses.need(0.75) > 4 * senses.need(0.97) > 4 * senses.need(1.0) > 0
+
+
+def test_every_ability_has_a_kind_of_conversation_that_teaches_it():
+    taught = {name for kind in (*senses.SEEN, *senses.HEARD) for name in kind.abilities}
+    assert taught == set(senses.JUDGED)
