@@ -1,10 +1,16 @@
 """The bundled checkpoint answers rightly through the whole engine: right numerics, not only right shapes."""
 
 import json
+import random
+from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from g4jax import LLM, SamplingParams
+from g4jax.media.inputs import MediaError
+from scripts.nano import senses
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=120)
 WEATHER = {
@@ -63,3 +69,27 @@ def test_it_remembers_a_name_beyond_the_sliding_window(llm):
     [answer] = llm.chat(chat, sampling_params=GREEDY, progress=False)
     assert len(answer.prompt_token_ids) > 64
     assert answer.content == "Your name is Alice."
+
+
+def test_it_sees_a_picture_in_whatever_form_it_comes(llm):
+    file = Path(__file__).parents[2] / "docs" / "picture.png"
+    image = PIL.Image.open(file)
+    forms = [file, str(file), file.read_bytes(), image, np.asarray(image.convert("RGB"))]
+    parts = [[{"type": "image", "image": form}, {"type": "text", "text": "Describe the picture."}] for form in forms]
+    chats = [[{"role": "user", "content": content}] for content in parts]
+    answers = llm.chat(chats, sampling_params=GREEDY, progress=False)
+    assert {answer.content for answer in answers} == {"A red circle and a blue square."}
+    with pytest.raises(MediaError, match="is not an image"):
+        llm.chat([{"role": "user", "content": [{"type": "image", "image": b"GIF without an end"}]}], progress=False)
+
+
+def test_it_sees_a_film_and_hears_a_sound(llm):
+    for ability in ("video", "audio_digit"):
+        samples = [senses.sample(random.Random(seed), ability) for seed in range(5)]
+        right = 0
+        for sample in samples:
+            (answer,) = llm.chat(
+                sample.messages, enable_thinking=sample.thinking, sampling_params=GREEDY, progress=False
+            )
+            right += answer.content == sample.reply.text
+        assert right >= 4, ability
