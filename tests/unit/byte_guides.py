@@ -31,10 +31,10 @@ def takes_ids(grammar: str, ids: Sequence[int]) -> bool:
 
 def refusal(make: Callable[[], str]) -> str:
     """The message for a grammar that cannot be made, which comes soon and is one line."""
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(GrammarError) as caught:
         GUIDES.check(GuideSpec(make()))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     message = str(caught.value)
     assert len(message) < 400 and "\n" not in message
     return message

@@ -171,12 +171,12 @@ def test_an_answer_must_be_able_to_end():
 def test_a_large_vocabulary_is_read_in_seconds_and_filled_in_no_time():
     tokenizer = byte_tokenizer(vocab_size=60_000)
     guides = Guides(tokenizer, 262_144, tokenizer.stop_ids)
-    start = time.monotonic()
+    start = time.process_time()
     guide = guides.start(GuideSpec(json_object()))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     row = np.zeros(262_144 // 32, np.uint32)
-    start = time.monotonic()
+    start = time.process_time()
     for token in tokenizer.encode_text('{"a": "' + "b" * 200):
         guide.fill(row)
         guide.accept(token)
-    assert time.monotonic() - start < 1 and guide.error is None
+    assert time.process_time() - start < 1 and guide.error is None

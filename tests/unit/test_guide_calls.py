@@ -217,9 +217,9 @@ def test_references_that_double_at_every_step_are_read_once():
     definitions: dict = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(20)}
     definitions["d20"] = {"type": "integer"}
     schema = obj({"a": {"$ref": "#/$defs/d0"}}, "a", **{"$defs": definitions})
-    start = time.monotonic()
+    start = time.process_time()
     assert takes_arguments(schema, "{a:1}") and not takes_arguments(schema, "{a:true}")
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
