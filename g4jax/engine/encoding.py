@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int, UInt8
 from g4jax.config import Gemma4Config
 from g4jax.engine.encoder_batch import EncoderShapes, hear_fields, see_fields
 from g4jax.engine.packing import unpack
-from g4jax.models.multimodal import FRAMES_PER_TOKEN, PATCHES_PER_TOKEN, Encoders
+from g4jax.models.multimodal import FRAMES_PER_TOKEN, Encoders
+from g4jax.models.vision import CELL
 from g4jax.tower_config import MEL_BINS, PATCH, AudioConfig
 
 Leaves = tuple[Array, ...]
@@ -60,7 +61,7 @@ def encoding_of(config: Gemma4Config, merge: Merge, slots: int, dtype: jnp.dtype
     has_audio_tower = isinstance(audio, AudioConfig)
     shapes = EncoderShapes(
         slots=slots,
-        patches_per_token=0 if vision is None else PATCHES_PER_TOKEN,
+        patches_per_token=0 if vision is None else CELL,
         patch_size=0 if vision is None else 3 * PATCH**2,
         frames_per_token=0 if audio is None else FRAMES_PER_TOKEN if has_audio_tower else 1,
         frame_size=0 if audio is None else MEL_BINS if has_audio_tower else audio.output_dims,

@@ -7,9 +7,7 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from g4jax.nn.clipped import Linear
 from g4jax.nn.param import param
-from g4jax.tower_config import AudioConfig
-
-MEL_BINS = 128
+from g4jax.tower_config import MEL_BINS, AudioConfig
 
 
 class Subsample(nnx.Module):

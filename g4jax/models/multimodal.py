@@ -9,11 +9,10 @@ from g4jax.models.audio import AudioTower
 from g4jax.models.unified import VisionEmbedder
 from g4jax.models.vision import VisionTower
 from g4jax.nn.clipped import Linear
-from g4jax.tower_config import POOLING, AudioConfig, VisionConfig
+from g4jax.tower_config import AudioConfig, VisionConfig
 from pallas_kernels.core import Implementation
 from pallas_kernels.norm import rms_norm
 
-PATCHES_PER_TOKEN = POOLING**2
 FRAMES_PER_TOKEN = 4
 """Log-mel frames of 10 ms that an audio tower turns into one soft token."""
 

@@ -1,11 +1,9 @@
 """Batches of `MediaRows` from worker processes through shared memory: pickling them would cost more than a step."""
 
-import collections
 import mmap
 import multiprocessing
 import os
 import queue
-import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.queues import Queue
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from scripts.nano import senses
+from scripts.nano.drawn import Drawn
 from scripts.nano.media_rows import MediaEncoder, MediaRows, Size, media_rows
 
 RECENT = 64
@@ -91,13 +90,11 @@ class MediaWorkers:
         ]
         self._put = put
         self._ready: queue.Queue[MediaRows] = queue.Queue(maxsize=4)
-        self._recent: collections.deque[MediaRows] = collections.deque(maxlen=RECENT)
-        self._rng = random.Random(seed)
-        self._new = self._given = 0
+        self._drawn = Drawn(self._ready, self._processes, recent=RECENT, seed=seed)
 
     @property
     def fresh(self) -> float:
-        return self._new / max(1, self._given)
+        return self._drawn.fresh
 
     def learned(self, accuracy: Mapping[str, float]) -> None:
         """What is known how well by now: the processes draw less of it from their next batches on."""
@@ -120,28 +117,7 @@ class MediaWorkers:
             self._ready.put(self._put(batch))
 
     def __iter__(self) -> Iterator[MediaRows]:
-        while True:
-            batch = self._next()
-            self._given += 1
-            if batch is None:
-                batch = self._rng.choice(self._recent)
-            else:
-                self._new += 1
-                self._recent.append(batch)
-            yield batch
-
-    def _next(self) -> MediaRows | None:
-        """A new batch; None when there is none yet and an earlier one can stand in."""
-        while True:
-            try:
-                return self._ready.get(timeout=0.001 if len(self._recent) >= RECENT // 2 else 30)
-            except queue.Empty:
-                if not any(process.is_alive() for process in self._processes):
-                    raise RuntimeError("every media worker has died; its traceback stands above") from None
-                if self._recent:
-                    return None
+        return iter(self._drawn)
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            process.terminate()
-            process.join()
+        self._drawn.stop()

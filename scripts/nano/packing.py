@@ -1,9 +1,7 @@
 """Endless training rows: samples drawn by worker processes, tokenized, and laid end to end in rows of one length."""
 
-import collections
 import multiprocessing
 import os
-import queue
 import random
 from collections.abc import Iterator
 from multiprocessing.queues import Queue
@@ -16,6 +14,7 @@ import tokenizers
 from g4jax.chat.template import ChatTemplate, shipped_source
 from g4jax.chat.tokenizer import Tokenizer
 from scripts.nano import mixture, rendering
+from scripts.nano.drawn import Drawn
 from scripts.nano.tasks import Sample
 
 OPEN_ROWS = 32
@@ -123,13 +122,11 @@ class Workers:
             context.Process(target=_work, args=(str(folder), seed * 1000 + n, length, rows, self._queue), daemon=True)
             for n in range(processes)
         ]
-        self._recent: collections.deque[Rows] = collections.deque(maxlen=512)
-        self._rng = random.Random(seed)
-        self._new = self._given = 0
+        self._drawn = Drawn(self._queue, self._processes, recent=128, seed=seed)
 
     @property
     def fresh(self) -> float:
-        return self._new / max(1, self._given)
+        return self._drawn.fresh
 
     def __enter__(self) -> "Workers":
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # inherited: one thread in each of many processes
@@ -138,28 +135,7 @@ class Workers:
         return self
 
     def __iter__(self) -> Iterator[Rows]:
-        while True:
-            batch = self._from_queue()
-            self._given += 1
-            if batch is None:
-                batch = self._rng.choice(self._recent)
-            else:
-                self._new += 1
-                self._recent.append(batch)
-            yield batch
-
-    def _from_queue(self) -> Rows | None:
-        """A new batch; None when there is none yet and an earlier one can stand in."""
-        while True:
-            try:
-                return self._queue.get(timeout=0.001 if len(self._recent) >= 64 else 30)
-            except queue.Empty:
-                if not any(process.is_alive() for process in self._processes):
-                    raise RuntimeError("every data worker has died; its traceback stands above") from None
-                if self._recent:
-                    return None
+        return iter(self._drawn)
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            process.terminate()
-            process.join()
+        self._drawn.stop()
