@@ -39,7 +39,7 @@ class Runner:
         self.step, self.leaves, self.pages = step, leaves, pages
         self.programs = Programs(step, abstract(leaves), abstract(pages), mesh, encoding, abstract(encoder_leaves))
         self.encoder = None if encoding is None else self._encoder(encoding, encoder_leaves)
-        self._compiled: dict[Key, jax.stages.Compiled] = {}
+        self.compiled: dict[Key, jax.stages.Compiled] = {}
         self._zeros: dict[int, jax.Array] = {}
         # Where the last decode and the last prefill launch leave their tokens for the next decode launch.
         self._last = self._resident_zeros(step.shapes.decode_rows[-1])
@@ -52,7 +52,7 @@ class Runner:
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             jobs = {pool.submit(self.programs.compile, key): key for key in keys}
             for done, job in enumerate(concurrent.futures.as_completed(jobs)):
-                self._compiled[jobs[job]] = job.result()
+                self.compiled[jobs[job]] = job.result()
                 progress("compiling", done + 1, len(keys))
         for done, key in enumerate(keys):
             self._warm(key)
@@ -140,9 +140,9 @@ class Runner:
         return out
 
     def _program(self, key: Key) -> jax.stages.Compiled:
-        if key not in self._compiled:
-            self._compiled[key] = self.programs.compile(key)
-        return self._compiled[key]
+        if key not in self.compiled:
+            self.compiled[key] = self.programs.compile(key)
+        return self.compiled[key]
 
     def _warm(self, key: Key) -> None:
         # A GPU records a program as a graph at its second run: two runs leave nothing for the first request.
