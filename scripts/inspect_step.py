@@ -80,7 +80,7 @@ def decode_programs(config: TextConfig, batch: int) -> Programs:
 
 
 def inspect_encoder(config: Gemma4Config, key: Key) -> tuple[int, int]:
-    """Launches of an encoder's step, such as ("see", 576), and its copies of the store of soft tokens."""
+    """Launches of an encoder's step, such as ("see", 280, 2), and its copies of the store of soft tokens."""
     mesh, dtype = gpu_mesh(), jnp.dtype("bfloat16")
     encoders = abstract_encoders(config, dtype, "triton")
     assert encoders is not None

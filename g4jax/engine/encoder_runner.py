@@ -9,14 +9,12 @@ from typing import Any
 
 import jax
 
-from g4jax.engine.batch import Slots, bucket
-from g4jax.engine.encoder_batch import HEAR_TOKENS, SEE_TOKENS, EncoderLaunch, launches, pack_heard, pack_seen
+from g4jax.engine.batch import Slots
+from g4jax.engine.encoder_batch import EncoderLaunch, Key, launches, pack_heard, pack_seen
 from g4jax.engine.encoding import Encoding, Leaves
 from g4jax.engine.plan import PrefillPlan
 from g4jax.engine.soft_slots import SoftSlots
 from g4jax.media.inputs import SoftInput
-
-Key = tuple[str, int]
 
 
 class EncoderRunner:
@@ -52,10 +50,5 @@ class EncoderRunner:
         self._slots.forget()
 
     def _launch(self, launch: EncoderLaunch) -> None:
-        shapes = self.encoding.shapes
-        if launch.is_heard:
-            size = bucket(HEAR_TOKENS, launch.num_tokens)
-            self.run(("hear", size), *pack_heard(launch, size, shapes))
-        else:
-            size = bucket(SEE_TOKENS, launch.num_tokens)
-            self.run(("see", size), *pack_seen(launch, size, shapes))
+        pack = pack_heard if launch.is_heard else pack_seen
+        self.run(launch.key, *pack(launch, self.encoding.shapes))

@@ -35,11 +35,11 @@ class Encoding:
         packed: Int[Array, " I"],
         *,
         tokens: int,
+        slots: int,
     ) -> Float[Array, "S D"]:
-        """Packed images; row S takes what padding makes, which is dropped."""
-        fields = unpack(see_fields(tokens, self.shapes), packed)
-        rows = fields.pop("rows")
-        return _stored(store, rows, self.merge(leaves).see(pixels, **fields))
+        """Images, one in a slot of `tokens`; row S takes what padding makes, which is dropped."""
+        fields = unpack(see_fields(tokens, slots), packed)
+        return _stored(store, fields["rows"], self.merge(leaves).see(pixels, fields["grids"]))
 
     def hear(
         self,

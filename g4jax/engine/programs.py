@@ -13,17 +13,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from g4jax.cache.pages import KV_AXES
 from g4jax.engine.batch import decode_fields, prefill_fields, score_fields
 from g4jax.engine.draw_inputs import RICH, VARIANTS, DrawInputs, Variant, draw_fields
-from g4jax.engine.encoder_batch import HEAR_TOKENS, SEE_TOKENS, hear_fields, see_fields
+from g4jax.engine.encoder_batch import HEAR_TOKENS, SEE_SLOTS, hear_fields, see_fields
 from g4jax.engine.encoding import Encoding
 from g4jax.engine.packing import Fields, packed_size
 from g4jax.engine.steps import Step
 from g4jax.sharding import partition_spec
 
 Key = tuple[Any, ...]
-"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant); ("see", tokens),
-("hear", tokens) of the encoders; for those who compare logits ("logits", tokens), ("token", rows)."""
+"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant); ("see", tokens,
+slots), ("hear", tokens) of the encoders; for those who compare logits ("logits", tokens), ("token", rows)."""
 
 ENCODERS = ("see", "hear")
+
+SEE_OPTIONS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
+"""Thousands of rows: the vendor's products are faster than XLA's, even if clamps then take launches of their own."""
 
 REPLICATED = PartitionSpec()
 
@@ -57,7 +60,8 @@ class Programs:
         if self.encoding is None:
             return []
         shapes = self.encoding.shapes
-        sees = [("see", tokens) for tokens in SEE_TOKENS if shapes.patches_per_token]
+        sizes = [(tokens, slots) for tokens, some in SEE_SLOTS.items() for slots in some]
+        sees = [("see", *size) for size in sizes if shapes.patches_per_token]
         return sees + [("hear", tokens) for tokens in HEAR_TOKENS if shapes.frames_per_token]
 
     def rows_of(self, variant: Variant) -> tuple[int, ...]:
@@ -65,7 +69,9 @@ class Programs:
         return self.step.shapes.rich_rows if variant in RICH else self.step.shapes.decode_rows
 
     def compile(self, key: Key) -> jax.stages.Compiled:
-        return self.jitted(key).lower(*self.arguments(key)).compile()
+        on_gpu = self.mesh.devices.flat[0].platform != "cpu"
+        options = SEE_OPTIONS if key[0] == "see" and on_gpu else None
+        return self.jitted(key).lower(*self.arguments(key)).compile(options)
 
     def arguments(self, key: Key) -> tuple[Any, ...]:
         """What the program of `key` is called with, abstract."""
@@ -100,8 +106,10 @@ class Programs:
                 return (self._ints(prefill_fields(size, shapes)), *self._soft())
             case ("score", int(size)):
                 return (self._ints(score_fields(size, shapes)), *self._soft())
-            case ("see" | "hear", int(tokens)):
-                return self._encoder_inputs(key[0], tokens)
+            case ("see", int(tokens), int(slots)):
+                return self._seen(tokens, slots)
+            case ("hear", int(tokens)):
+                return self._heard(tokens)
             case ("token", int(rows)):
                 return (self._ints(decode_fields(rows, shapes.table_width)),)
             case ("draw", variant):
@@ -121,8 +129,8 @@ class Programs:
                 return functools.partial(self.step.prefill, tokens=size, all_logits=True)
             case ("score", int(size)):
                 return functools.partial(self.step.score, tokens=size)
-            case ("see", int(tokens)) if self.encoding is not None:
-                return functools.partial(self.encoding.see, tokens=tokens)
+            case ("see", int(tokens), int(slots)) if self.encoding is not None:
+                return functools.partial(self.encoding.see, tokens=tokens, slots=slots)
             case ("hear", int(tokens)) if self.encoding is not None:
                 return functools.partial(self.encoding.hear, tokens=tokens)
             case ("token", int(rows)):
@@ -142,12 +150,15 @@ class Programs:
     def _soft(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         return () if self.encoding is None else (self.store(),)
 
-    def _encoder_inputs(self, kind: str, tokens: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    def _seen(self, tokens: int, slots: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         assert self.encoding is not None
         shapes = self.encoding.shapes
-        if kind == "see":
-            pixels = (tokens * shapes.patches_per_token, shapes.patch_size)
-            return self._input(pixels, jnp.uint8), self._ints(see_fields(tokens, shapes))
+        pixels = (slots * tokens * shapes.patches_per_token, shapes.patch_size)
+        return self._input(pixels, jnp.uint8), self._ints(see_fields(tokens, slots))
+
+    def _heard(self, tokens: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        assert self.encoding is not None
+        shapes = self.encoding.shapes
         frames = (tokens * shapes.frames_per_token, shapes.frame_size)
         return self._input(frames, jnp.float32), self._ints(hear_fields(tokens))
 

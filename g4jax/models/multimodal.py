@@ -7,7 +7,7 @@ from jaxtyping import Array, DTypeLike, Float, Int, UInt8
 from g4jax.config import Gemma4Config
 from g4jax.models.audio import AudioTower
 from g4jax.models.unified import VisionEmbedder
-from g4jax.models.vision import VisionTower
+from g4jax.models.vision import CELL, VisionTower, places
 from g4jax.nn.clipped import Linear
 from g4jax.tower_config import AudioConfig, VisionConfig
 from pallas_kernels.core import Implementation
@@ -52,17 +52,16 @@ class Encoders(nnx.Module):
         self.has_vision_tower = isinstance(vision, VisionConfig)
         self.has_audio_tower = isinstance(audio, AudioConfig)
 
-    def see(
-        self,
-        pixels: UInt8[Array, "P 768"],
-        x: Int[Array, " P"],
-        y: Int[Array, " P"],
-        first: Int[Array, " P"],
-        last: Int[Array, " P"],
-    ) -> Float[Array, "T D"]:
-        """The soft tokens of packed images, nine patches to each; see `VisionTower`."""
+    def see(self, pixels: UInt8[Array, "P 768"], grids: Int[Array, "I 2"]) -> Float[Array, "T D"]:
+        """The soft tokens of I images, T = P / 9. Each has P / I rows; those it does not need are padding.
+
+        Args:
+          pixels: patches of 16 x 16 pixels (row, column, RGB), nine by nine: those of one soft token stand together.
+          grids: rows and columns of soft tokens of each image.
+        """
+        x, y = places(grids, len(pixels) // len(grids))
         if self.has_vision_tower:
-            return self.embed_vision(self.vision_tower(pixels, x, y, first, last))
+            return self.embed_vision(self.vision_tower(pixels, x, y, CELL * grids[:, 0] * grids[:, 1]))
         return self.embed_vision(self.vision_embedder(pixels, x, y))
 
     def hear(self, frames: Float[Array, "F C"], length: Int[Array, ""]) -> Float[Array, "T D"]:

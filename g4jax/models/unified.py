@@ -58,7 +58,7 @@ class VisionEmbedder(nnx.Module):
         self.pos_norm = LayerNorm(d, dtype)
 
     def __call__(self, pixels: UInt8[Array, "P 768"], x: Int[Array, " P"], y: Int[Array, " P"]) -> Float[Array, "T D"]:
-        """Soft tokens of packed images, T = P / 9; pixels, x and y as of `VisionTower`."""
+        """Soft tokens of images, T = P / 9; pixels, x and y as of `VisionTower`."""
         table = self.pos_embedding[...]
         h = self.patch_ln1(squares(unit_interval(pixels).astype(table.dtype)))
         h = self.patch_ln2(self.patch_dense(h))

@@ -1,4 +1,4 @@
-"""The vision tower: patches of packed images to soft tokens.
+"""The vision tower: patches of images to soft tokens.
 
 Parameters are called as the checkpoint calls them below `model.vision_tower.`.
 """
@@ -74,20 +74,18 @@ class VisionTower(nnx.Module):
         pixels: UInt8[Array, "P 768"],
         x: Int[Array, " P"],
         y: Int[Array, " P"],
-        first: Int[Array, " P"],
-        last: Int[Array, " P"],
+        lengths: Int[Array, " I"],
     ) -> Float[Array, "T D"]:
-        """Soft tokens of packed images, T = P / 9.
+        """Soft tokens of I images, T = P / 9; every image has P / I rows, and those it does not need are padding.
 
         Args:
           pixels: patches of 16 x 16 pixels (row, column, RGB), nine by nine: those of one soft token stand together.
           x: column of each patch in its image, counted in patches.
           y: row of each patch.
-          first: first packed row of the patch's image.
-          last: the row after its image's last one. Padding has 0 and 0; nothing attends to it.
+          lengths: patches of each image; nothing attends to those beyond.
         """
         v = self.patch_embedder(pixels, x, y)
-        v = self.encoder(v, Patches(*axial_tables(self.config, x, y, v.dtype), first, last))
+        v = self.encoder(v, Patches(*axial_tables(self.config, x, y, v.dtype), lengths))
         return self._standardized(pool(v)).astype(v.dtype)
 
     def _standardized(self, t: Float[Array, "T D"]) -> Float[Array, "T D"]:
@@ -101,3 +99,14 @@ def pool(v: Float[Array, "P D"]) -> Float[Array, "T D"]:
     """The mean of every nine patches times sqrt(D), in float32."""
     d = v.shape[-1]
     return v.astype(jnp.float32).reshape(-1, CELL, d).mean(axis=1) * d**0.5
+
+
+def places(grids: Int[Array, "I 2"], patches: int) -> tuple[Int[Array, " P"], Int[Array, " P"]]:
+    """Column and row of every patch of images with `grids` rows and columns of soft tokens, `patches` rows to each."""
+    patch = jnp.arange(patches)
+    token, within = patch // CELL, patch % CELL
+    inside = patch < CELL * grids[:, :1] * grids[:, 1:]
+    columns = jnp.maximum(grids[:, 1:], 1)
+    x = POOLING * (token % columns) + within % POOLING
+    y = POOLING * (token // columns) + within // POOLING
+    return jnp.where(inside, x, 0).reshape(-1), jnp.where(inside, y, 0).reshape(-1)

@@ -18,12 +18,14 @@ from pallas_kernels.norm import rms_norm
 
 
 class Patches(NamedTuple):
-    """Where the packed patches stand: the angles of their rotary embedding, and their image's first and last row."""
+    """Where the patches of I images stand: the angles of their rotary embedding, and how many each image has.
+
+    Every image has P / I rows, of which the first `lengths[i]` are there.
+    """
 
     cos: Float[Array, "P 2 A"]
     sin: Float[Array, "P 2 A"]
-    first: Int[Array, " P"]
-    last: Int[Array, " P"]
+    lengths: Int[Array, " I"]
 
 
 def axial_tables(
@@ -62,8 +64,14 @@ class VisionAttention(nnx.Module):
         q, k, v = (self._heads(project(h)) for project in (self.q_proj, self.k_proj, self.v_proj))
         q, k = axial_rope(self.q_norm(q), patches), axial_rope(self.k_norm(k), patches)
         v = rms_norm(v, None, eps=self.eps)
-        o = encoder_attention(q, k, v, patches.first, patches.last, implementation=self.implementation)
-        return self.o_proj(o.reshape(h.shape[0], -1))
+        return self.o_proj(self._attend(q, k, v, patches.lengths).reshape(h.shape[0], -1))
+
+    def _attend(
+        self, q: Float[Array, "P N H"], k: Float[Array, "P N H"], v: Float[Array, "P N H"], lengths: Int[Array, " I"]
+    ) -> Float[Array, "I R N H"]:
+        """Image by image."""
+        q, k, v = (heads.reshape(len(lengths), -1, *heads.shape[1:]) for heads in (q, k, v))
+        return encoder_attention(q, k, v, lengths, implementation=self.implementation)
 
     def _heads(self, x: Float[Array, "P NH"]) -> Float[Array, "P N H"]:
         return x.reshape(x.shape[0], -1, self.head_dim)

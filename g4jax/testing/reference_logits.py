@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from g4jax.config import Gemma4Config
-from g4jax.engine.encoder_batch import patch_places
 from g4jax.media.inputs import PlacedInput, SoftInput
+from g4jax.models.vision import places
 from g4jax.tower_config import VisionEmbedderConfig
 
 
@@ -49,14 +50,15 @@ def _padded(images: list[SoftInput], *, merged: bool):
 
     most = max(piece.num_tokens if merged else len(piece.data) for piece in images)
     pixels = np.zeros((len(images), most, 6912 if merged else 768), np.float32)
-    places = np.full((len(images), most, 2), -1)
+    positions = np.full((len(images), most, 2), -1)
     for row, piece in enumerate(images):
-        values, where = piece.data.astype(np.float32) * np.float32(1 / 255), np.stack(patch_places(piece.grid, 9), 1)
+        values = piece.data.astype(np.float32) * np.float32(1 / 255)
+        where = np.stack(places(jnp.array([piece.grid]), len(piece.data)), axis=1)
         if merged:
             values = values.reshape(-1, 3, 3, 16, 16, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 6912)
             where = where[::9] // 3
-        pixels[row, : len(values)], places[row, : len(values)] = values, where
-    return torch.from_numpy(pixels), torch.from_numpy(places)
+        pixels[row, : len(values)], positions[row, : len(values)] = values, where
+    return torch.from_numpy(pixels), torch.from_numpy(positions)
 
 
 def _sounds(sounds: list[SoftInput]):

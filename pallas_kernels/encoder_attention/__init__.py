@@ -1,4 +1,4 @@
-"""Attention of an encoder: whole images, packed end to end."""
+"""Attention of an encoder: every patch of an image to all of its patches."""
 
 from pallas_kernels.encoder_attention.api import encoder_attention
 

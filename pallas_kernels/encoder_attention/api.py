@@ -1,4 +1,4 @@
-"""Attention in both directions over packed sequences."""
+"""Attention in both directions over images in slots of equal size."""
 
 from jaxtyping import Array, Float, Int
 
@@ -7,25 +7,21 @@ from pallas_kernels.encoder_attention import reference, triton
 
 
 def encoder_attention(
-    q: Float[Array, "P N H"],
-    k: Float[Array, "P N H"],
-    v: Float[Array, "P N H"],
-    first: Int[Array, " P"],
-    last: Int[Array, " P"],
+    q: Float[Array, "I P N H"],
+    k: Float[Array, "I P N H"],
+    v: Float[Array, "I P N H"],
+    lengths: Int[Array, " I"],
     *,
     implementation: Implementation | None = None,
-) -> Float[Array, "P N H"]:
-    """Row i attends to the rows `first[i] <= j < last[i]`; the score scale is 1 and the softmax is float32.
+) -> Float[Array, "I P N H"]:
+    """Row p < lengths[i] of slot i attends to the first lengths[i] rows of its slot; the others give zeros.
 
-    Any ranges are right; time is what the union of a few neighbouring rows' ranges costs, so rows of one sequence
-    should stand together. A row with an empty range (padding) gives zeros.
-
-    The reference has a gradient, the kernel has none.
+    The score scale is 1 and the softmax is float32. The reference has a gradient, the kernel has none.
     """
     chosen = resolve(implementation)
     if chosen != "reference":
         try:
-            return triton.encoder_attention(q, k, v, first, last, interpret=chosen == "interpret")
+            return triton.encoder_attention(q, k, v, lengths, interpret=chosen == "interpret")
         except Unsupported:
             pass
-    return reference.encoder_attention(q, k, v, first, last)
+    return reference.encoder_attention(q, k, v, lengths)

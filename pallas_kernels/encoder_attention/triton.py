@@ -1,7 +1,6 @@
 """Encoder attention as one Pallas kernel (Triton).
 
-A program owns a block of queries and one head, and walks over the keys that any of its queries sees. Where all of them
-see all keys of a tile, which is nearly everywhere, it runs without a mask: the loop is cut in three.
+A program owns a block of queries of one image and one head, and walks over the image's keys.
 """
 
 import functools
@@ -18,7 +17,7 @@ from pallas_kernels.core import Unsupported, launcher
 
 LOG2E = 1.4426950408889634
 MASKED = -1e30
-"""Score of a key out of sight. Finite: -inf - -inf would be NaN in a row that sees no key of a tile."""
+"""Score of a key out of sight: finite, because -inf - -inf would be NaN."""
 
 
 class Blocks(NamedTuple):
@@ -31,9 +30,11 @@ class Blocks(NamedTuple):
 
 
 def choose_blocks(head_dim: int, dtype: jnp.dtype) -> Blocks:
-    """Sizes that spill no registers on an H200."""
+    """The fastest on an H200 of those that spill no registers (docs/performance.md)."""
     if dtype == jnp.float32:  # full precision runs without tensor cores
         return Blocks(queries=16, keys=16, warps=4, stages=1)
+    if head_dim <= 64:
+        return Blocks(queries=64, keys=64, warps=4, stages=3)
     return Blocks(queries=128, keys=64, warps=8, stages=3)
 
 
@@ -56,54 +57,57 @@ def cut(head_dim: int) -> tuple[Part, ...]:
 
 @launcher("interpret", "blocks")
 def encoder_attention(
-    q: Float[Array, "P N H"],
-    k: Float[Array, "P N H"],
-    v: Float[Array, "P N H"],
-    first: Int[Array, " P"],
-    last: Int[Array, " P"],
+    q: Float[Array, "I P N H"],
+    k: Float[Array, "I P N H"],
+    v: Float[Array, "I P N H"],
+    lengths: Int[Array, " I"],
     *,
     interpret: bool = False,
     blocks: Blocks | None = None,
-) -> Float[Array, "P N H"]:
+) -> Float[Array, "I P N H"]:
     """See `api.encoder_attention`."""
-    num_rows, num_heads, head_dim = q.shape
+    images, rows, num_heads, head_dim = q.shape
     if head_dim > 128:
         raise Unsupported(f"head_dim {head_dim} is more than 128.")
     blocks = blocks or choose_blocks(head_dim, q.dtype)
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
     return pl.pallas_call(
         functools.partial(_kernel, parts=cut(head_dim), blocks=blocks),
-        grid=(pl.cdiv(num_rows, blocks.queries), num_heads),
-        in_specs=[anywhere] * 5,
+        grid=(pl.cdiv(rows, blocks.queries), num_heads, images),
+        in_specs=[anywhere] * 4,
         out_specs=anywhere,
         out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
         interpret=interpret,
         name=f"encoder_attention_{head_dim}",
         compiler_params=plt.CompilerParams(num_warps=blocks.warps, num_stages=blocks.stages),
-    )(q, k, v, first.astype(jnp.int32), last.astype(jnp.int32))
+    )(q, k, v, lengths.astype(jnp.int32))
 
 
-def _kernel(q_ref, k_ref, v_ref, first_ref, last_ref, out_ref, *, parts: tuple[Part, ...], blocks: Blocks):
-    num_rows = q_ref.shape[0]
+def _kernel(q_ref, k_ref, v_ref, lengths_ref, out_ref, *, parts: tuple[Part, ...], blocks: Blocks):
     row = pl.program_id(0) * blocks.queries + lax.iota(jnp.int32, blocks.queries)
-    there = row < num_rows
-    first, last = plt.load(first_ref.at[row], mask=there, other=0), plt.load(last_ref.at[row], mask=there, other=0)
-    head = _Head(pl.program_id(1), parts, num_rows)
-    out = _attend(head.load(q_ref, row, there), k_ref, v_ref, head, first, last, blocks.keys)
+    image = pl.program_id(2)
+    length = plt.load(lengths_ref.at[image])
+    head = _Head(image, pl.program_id(1), parts)
+    visible = row < length
+    # A block without a query has no keys to walk over either.
+    end = jnp.where(pl.program_id(0) * blocks.queries < length, length, 0)
+    out = _attend(head.load(q_ref, row, visible), k_ref, v_ref, head, end, blocks.keys)
     for part, values in zip(parts, out, strict=True):
-        mask = jnp.broadcast_to(there[:, None], values.shape) & head.columns(part, values.shape[0])
+        there = jnp.broadcast_to((row < out_ref.shape[1])[:, None], values.shape)
+        mask = there & head.columns(part, values.shape[0])
+        values = jnp.where(visible[:, None], values, 0)
         plt.store(head.at(out_ref, row, part), values.astype(out_ref.dtype), mask=mask)
 
 
 class _Head(NamedTuple):
-    """One head of the operands, in parts."""
+    """One head of one slot of the operands, in parts."""
 
+    image: Any
     index: Any
     parts: tuple[Part, ...]
-    num_rows: int
 
     def at(self, ref, row, part: Part):
-        return ref.at[row[:, None], self.index, part.start + lax.iota(jnp.int32, part.size)[None]]
+        return ref.at[self.image, row[:, None], self.index, part.start + lax.iota(jnp.int32, part.size)[None]]
 
     def columns(self, part: Part, rows: int):
         return jnp.broadcast_to(lax.iota(jnp.int32, part.size)[None] < part.used, (rows, part.size))
@@ -122,47 +126,29 @@ class _Head(NamedTuple):
         return plt.load(self.at(ref, row, part), mask=mask, other=0)
 
 
-def _attend(q, k_ref, v_ref, head: _Head, first: Int[Array, " M"], last: Int[Array, " M"], size: int):
-    """Online softmax over the keys in sight, in tiles of `size`."""
+def _attend(q, k_ref, v_ref, head: _Head, length, size: int) -> tuple[Array, ...]:
+    """Online softmax over the first `length` keys, in tiles of `size`: whole ones, then the rest under a mask."""
 
     def step(tile, carry, *, masked: bool):
         top, total, out = carry
         key = tile * size + lax.iota(jnp.int32, size)
-        there = key < head.num_rows if masked else None
-        k, v = head.load(k_ref, key, there), head.load(v_ref, key, there)
+        visible = key < length if masked else None
+        k, v = head.load(k_ref, key, visible), head.load(v_ref, key, visible)
         scores = sum(_dot(a, b, contract=1) for a, b in zip(q, k, strict=True)) * LOG2E
-        if masked:
-            visible = (key[None] >= first[:, None]) & (key[None] < last[:, None])
-            scores = jnp.where(visible, scores, MASKED)
+        if visible is not None:
+            scores = jnp.where(visible[None], scores, MASKED)
         new_top = jnp.maximum(top, jnp.max(scores, axis=1))
         shrink, p = jnp.exp2(top - new_top), jnp.exp2(scores - new_top[:, None])
-        if masked:
-            p = jnp.where(visible, p, 0)
         weights = p.astype(v[0].dtype)
         out = tuple(o * shrink[:, None] + _dot(weights, part, contract=0) for o, part in zip(out, v, strict=True))
         return new_top, total * shrink + jnp.sum(p, axis=1), out
 
-    masked, unmasked = functools.partial(step, masked=True), functools.partial(step, masked=False)
-    begin, inner, outer, end = _tiles(first, last, head.num_rows, size)
-    rows = first.shape[0]
+    rows, whole = q[0].shape[0], lax.div(length, size)
     zeros = tuple(jnp.zeros(part.shape, jnp.float32) for part in q)
     carry = (jnp.full((rows,), MASKED, jnp.float32), jnp.zeros((rows,), jnp.float32), zeros)
-    carry = lax.fori_loop(begin, inner, masked, carry)
-    carry = lax.fori_loop(inner, outer, unmasked, carry)
-    _, total, out = lax.fori_loop(outer, end, masked, carry)
-    # A row that sees nothing may have met anything where no mask is made.
-    sees = (first < last)[:, None]
-    return tuple(jnp.where(sees, part / total[:, None], 0) for part in out)
-
-
-def _tiles(first: Int[Array, " M"], last: Int[Array, " M"], num_rows: int, size: int):
-    """Tiles `[begin, end)` are seen by some row, `[inner, outer)` by all that see anything."""
-    sees = first < last
-    begin = lax.div(jnp.min(jnp.where(sees, first, num_rows)), size)
-    end = lax.div(jnp.max(jnp.where(sees, last, 0)) + size - 1, size)
-    inner = jnp.clip(lax.div(jnp.max(jnp.where(sees, first, 0)) + size - 1, size), begin, jnp.maximum(begin, end))
-    outer = jnp.clip(lax.div(jnp.min(jnp.where(sees, last, num_rows)), size), inner, jnp.maximum(inner, end))
-    return begin, inner, outer, end
+    carry = lax.fori_loop(0, whole, functools.partial(step, masked=False), carry)
+    _, total, out = lax.fori_loop(whole, lax.div(length + size - 1, size), functools.partial(step, masked=True), carry)
+    return tuple(part / total[:, None] for part in out)
 
 
 def _dot(a: Array, b: Array, *, contract: int) -> Array:

@@ -10,10 +10,9 @@ from jaxtyping import Array, DTypeLike, Float, Int, UInt8
 
 from g4jax.config import Gemma4Config
 from g4jax.models.multimodal import Encoders
-from g4jax.models.vision_layer import Patches, VisionAttention, axial_rope
+from g4jax.models.vision_layer import VisionAttention
 from g4jax.tower_config import VisionConfig
 from g4jax.weights.files import open_folder
-from pallas_kernels.norm import rms_norm
 from scripts.nano import shape
 from scripts.nano.attention import attention
 from scripts.nano.tables import TrainedPatchEmbedder
@@ -30,16 +29,22 @@ EVEN = 64
 class TrainedAttention(VisionAttention):
     """Attention over a picture with a gradient that costs little."""
 
-    def __call__(self, h: Float[Array, "P D"], patches: Patches) -> Float[Array, "P D"]:
-        q, k, v = (self._heads(project(h)) for project in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = axial_rope(self.q_norm(q), patches), axial_rope(self.k_norm(k), patches)
-        v = rms_norm(v, None, eps=self.eps)
-        more = -len(h) % EVEN
-        q, k, v = (jnp.pad(x, [(0, more), (0, 0), (0, 0)]).swapaxes(0, 1) for x in (q, k, v))
-        first, last = (jnp.pad(x, (0, more))[:, None] for x in (patches.first, patches.last))
-        key = jnp.arange(len(h) + more)
-        o = attention(q, k, v, (key >= first) & (key < last))
-        return self.o_proj(o.swapaxes(0, 1)[: len(h)].reshape(len(h), -1))
+    def _attend(
+        self, q: Float[Array, "P N H"], k: Float[Array, "P N H"], v: Float[Array, "P N H"], lengths: Int[Array, " I"]
+    ) -> Float[Array, "I R N H"]:
+        rows = len(q) // len(lengths)
+        more = -rows % EVEN
+        key = jnp.arange(rows + more)
+
+        def heads_first(x: Float[Array, "P N H"]) -> Float[Array, "I N R H"]:
+            slots = x.reshape(-1, rows, *x.shape[1:])
+            return jnp.pad(slots, [(0, 0), (0, more), (0, 0), (0, 0)]).swapaxes(1, 2)
+
+        def attend(q, k, v, length):
+            return attention(q, k, v, (key < length) & (key[:, None] < length))
+
+        out = jax.vmap(attend)(heads_first(q), heads_first(k), heads_first(v), lengths)
+        return out.swapaxes(1, 2)[:, :rows]
 
 
 def build(seed: int) -> Encoders:
@@ -83,18 +88,8 @@ def _initial(path: str, leaf: Array, key: Array) -> Array:
 
 def see_all(encoders: Encoders, pixels: UInt8[Array, "I P 768"], grids: Int[Array, "I 2"]) -> Float[Array, "I T D"]:
     """Every picture by itself; the patches beyond its grid are padding."""
-    patch = jnp.arange(pixels.shape[1], dtype=jnp.int32)
-    token, within = patch // 9, patch % 9
-
-    def see(image: UInt8[Array, "P 768"], grid: Int[Array, " 2"]) -> Float[Array, "T D"]:
-        columns = jnp.maximum(grid[1], 1)
-        inside = patch < 9 * grid[0] * grid[1]
-        last = jnp.where(inside, 9 * grid[0] * grid[1], 0)
-        x = jnp.where(inside, 3 * (token % columns) + within % 3, 0)
-        y = jnp.where(inside, 3 * (token // columns) + within // 3, 0)
-        return encoders.see(image, x, y, jnp.zeros_like(last), last)
-
-    return jax.vmap(see)(pixels, grids)
+    soft = encoders.see(pixels.reshape(-1, pixels.shape[-1]), grids)
+    return soft.reshape(len(pixels), -1, soft.shape[-1])
 
 
 def hear_all(encoders: Encoders, frames: Float[Array, "C F B"], lengths: Int[Array, " C"]) -> Float[Array, "C T D"]:

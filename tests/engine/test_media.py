@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from g4jax.engine.encoder_batch import SEE_TOKENS, launches
+from g4jax.engine.encoder_batch import launches
 from g4jax.engine.engine import Engine
 from g4jax.engine.request import Request
 from g4jax.engine.soft_slots import SoftSlots
@@ -145,8 +145,7 @@ def test_images_go_together_as_far_as_they_fit():
     def piece(kind, tokens):
         return SoftInput(kind, np.zeros((0, 768), np.uint8), (1, tokens), tokens, bytes(16)), np.arange(tokens)
 
-    sizes = [
-        (each.is_heard, each.num_tokens) for each in launches([piece("image", 264)] * 5 + [piece("audio", 20)] * 2)
-    ]
-    assert sizes == [(True, 20), (True, 20), (False, 4 * 264), (False, 264)]
-    assert 4 * 264 <= SEE_TOKENS[-1] < 5 * 264
+    several = [piece("image", 264)] * 5 + [piece("audio", 20)] * 2 + [piece("video", 66)] * 3 + [piece("image", 900)]
+    sizes = [(each.key, len(each.inputs)) for each in launches(several)]
+    heard, seen = [(("hear", 128), 1)] * 2, [(("see", 70, 4), 3), (("see", 280, 4), 4), (("see", 280, 1), 1)]
+    assert sizes == [*heard, *seen, (("see", 1120, 1), 1)]

@@ -1,4 +1,4 @@
-"""Packed images: every implementation against a dense float64 softmax, image by image."""
+"""Images in slots: every implementation against a dense float64 softmax, image by image."""
 
 import functools
 
@@ -12,35 +12,32 @@ from pallas_kernels.encoder_attention.shapes import SHAPES
 from tests.kernels.device import INTERPRET, KERNEL
 
 BLOCKS = triton.Blocks(queries=16, keys=16, warps=4, stages=1)
-CASES = [  # heads, head_dim, rows of each image, rows of padding
-    (2, 32, (45, 18, 54), 9),
-    (3, 64, (9, 9, 9, 72), 0),
-    (2, 72, (90, 27), 18),
-    (1, 72, (16, 32, 16), 64),  # images that end where blocks end, and blocks of padding alone
+CASES = [  # heads, head_dim, rows of a slot, rows of each image
+    (2, 32, 54, (45, 18, 54)),
+    (3, 64, 72, (9, 72, 0)),
+    (2, 72, 90, (90, 27)),
+    (1, 72, 64, (16, 32, 64)),  # images that end where blocks end, and blocks of padding alone
 ]
 
 
 @functools.cache
-def make(heads: int, head_dim: int, images: tuple[int, ...], padding: int, dtype: str = "float32"):
-    """Random q, k and v, and the ranges of the packed images."""
+def make(heads: int, head_dim: int, rows: int, lengths: tuple[int, ...], dtype: str = "float32"):
+    """Random q, k and v, and how many rows of each slot are there."""
     rng = np.random.default_rng(head_dim)
-    rows = sum(images) + padding
-    ends = np.cumsum(images)
-    ranges = [np.repeat(ends - images, images), np.repeat(ends, images)]
-    integers = [jnp.asarray(np.pad(r, (0, padding)), jnp.int32) for r in ranges]
     # Scores between about -30 and 30: a softmax that is neither flat nor a choice of one key.
     scales = (head_dim**-0.25 * 2, head_dim**-0.25 * 2, 1)
-    return *(jnp.asarray(s * rng.normal(size=(rows, heads, head_dim)), dtype) for s in scales), *integers
+    operands = [jnp.asarray(s * rng.normal(size=(len(lengths), rows, heads, head_dim)), dtype) for s in scales]
+    return *operands, jnp.asarray(lengths, jnp.int32)
 
 
-def dense(q, k, v, first, last) -> np.ndarray:
+def dense(q, k, v, lengths) -> np.ndarray:
     q, k, v = (np.asarray(a, np.float64) for a in (q, k, v))
     out = np.zeros(q.shape)
-    for row, (begin, end) in enumerate(zip(np.asarray(first), np.asarray(last), strict=True)):
-        if begin < end:
-            scores = np.einsum("nh,snh->ns", q[row], k[begin:end])
-            p = np.exp(scores - scores.max(axis=1, keepdims=True))
-            out[row] = np.einsum("ns,snh->nh", p / p.sum(axis=1, keepdims=True), v[begin:end])
+    for slot, length in enumerate(np.asarray(lengths)):
+        if length:
+            scores = np.einsum("pnh,snh->nps", q[slot, :length], k[slot, :length])
+            p = np.exp(scores - scores.max(axis=2, keepdims=True))
+            out[slot, :length] = np.einsum("nps,snh->pnh", p / p.sum(axis=2, keepdims=True), v[slot, :length])
     return out
 
 
@@ -68,11 +65,11 @@ def test_bfloat16(case, implementation):
 
 @pytest.mark.parametrize("implementation", ["reference", KERNEL])
 def test_padding_gives_zeros_and_touches_nothing(implementation):
-    q, k, v, first, last = make(*CASES[2])
-    loud = tuple(a.at[-18:].set(1e30) for a in (q, k, v))
-    got = attend(implementation, (*loud, first, last))
-    assert (got[-18:] == 0).all()
-    np.testing.assert_allclose(got, dense(q, k, v, first, last), rtol=1e-4, atol=1e-5)
+    q, k, v, lengths = make(*CASES[2])
+    loud = tuple(a.at[1, 27:].set(1e30) for a in (q, k, v))
+    got = attend(implementation, (*loud, lengths))
+    assert (got[1, 27:] == 0).all()
+    np.testing.assert_allclose(got, dense(q, k, v, lengths), rtol=1e-4, atol=1e-5)
 
 
 def test_the_reference_cuts_long_inputs_and_has_a_gradient(monkeypatch):
@@ -81,7 +78,7 @@ def test_the_reference_cuts_long_inputs_and_has_a_gradient(monkeypatch):
     monkeypatch.setattr(reference, "BLOCK", 32)
     np.testing.assert_allclose(attend("reference", args), whole, rtol=1e-5, atol=1e-6)
     gradient = jax.grad(lambda q: jnp.sum(encoder_attention(q, *args[1:], implementation="reference") ** 2))(args[0])
-    assert bool(jnp.isfinite(gradient).all()) and bool((gradient[-9:] == 0).all()) and bool((gradient != 0).any())
+    assert bool(jnp.isfinite(gradient).all()) and bool((gradient[1, 18:] == 0).all()) and bool((gradient != 0).any())
 
 
 def test_a_head_of_72_is_cut_in_64_and_16():
@@ -95,12 +92,11 @@ def test_one_launch_and_no_spills(name, dtype):
     pytest.importorskip("jax_plugins.xla_cuda13")
     from g4jax.testing.compile_for_gpu import arg, compile_for_gpu
 
-    shape, rows = SHAPES[name], 2520
-    heads = [arg((rows, *shape), dtype)] * 3
+    heads = [arg((2, 2520, *SHAPES[name]), dtype)] * 3
     step = compile_for_gpu(
         triton.encoder_attention,
         *heads,
-        *[arg((rows,), "int32")] * 2,
+        arg((2,), "int32"),
         compiler_options={"xla_gpu_fail_ptx_compilation_on_register_spilling": True},
     )
     assert [launch.name.startswith("encoder_attention") for launch in step.launches] == [True]

@@ -54,18 +54,18 @@ RAW: dict[VisionVariant, dict[str, Any]] = {
 """vision_configs as a config.json has them, one for each kind of release."""
 
 IMAGES = ((2, 3), (5, 1), (1, 1))
-"""Rows and columns of soft tokens of images to be packed together."""
-PADDING = 18
+"""Rows and columns of soft tokens of images that are seen together."""
+SLOT = 8
+"""Soft tokens of a slot: each image has padding."""
 
 
-class Packed(NamedTuple):
-    """The images as the towers take them, with padding at the end."""
+class Slots(NamedTuple):
+    """The images as the towers take them, each in a slot."""
 
     pixels: np.ndarray
     x: np.ndarray
     y: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
+    lengths: np.ndarray
 
 
 def raster_image(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,18 +84,18 @@ def cell_order(positions: np.ndarray) -> np.ndarray:
     return np.argsort(token * 9 + y % 3 * 3 + x % 3)
 
 
-def packed() -> Packed:
-    pixels, positions, ranges, start = [], [], [], 0
+def slots() -> Slots:
+    def padded(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, ((0, 9 * SLOT - len(array)), (0, 0)))
+
+    pixels, positions, lengths = [], [], []
     for grid in IMAGES:
         patches, at = raster_image(*grid)
         order = cell_order(at)
-        pixels.append(patches[order])
-        positions.append(at[order])
-        ranges += [(start, start + len(patches))] * len(patches)
-        start += len(patches)
-    ends = ((0, PADDING), (0, 0))
-    both = np.pad(np.concatenate((np.concatenate(positions), ranges), axis=1), ends).astype(np.int32)
-    return Packed(np.pad(np.concatenate(pixels), ends), *both.T)
+        pixels.append(padded(patches[order]))
+        positions.append(padded(at[order]).astype(np.int32))
+        lengths.append(len(patches))
+    return Slots(np.concatenate(pixels), *np.concatenate(positions).T, np.array(lengths, np.int32))
 
 
 def our_model(variant: VisionVariant, implementation=None) -> VisionTower | VisionEmbedder:
@@ -131,7 +131,7 @@ def _random(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def our_tokens(variant: VisionVariant, implementation=None) -> np.ndarray:
-    """Soft tokens of the packed images, those of the padding too."""
+    """Soft tokens of the images, one after the other."""
     model = our_model(variant, implementation)
     values = weights(variant)
     state = nnx.state(model, nnx.Param)
@@ -140,9 +140,12 @@ def our_tokens(variant: VisionVariant, implementation=None) -> np.ndarray:
     ]
     nnx.update(model, nnx.from_flat_state(filled))
     graph, state = nnx.split(model)
-    inputs = [jnp.asarray(part) for part in packed()]
+    inputs = [jnp.asarray(part) for part in slots()]
     used = inputs if isinstance(model, VisionTower) else inputs[:3]
-    return np.asarray(jax.jit(lambda state, *args: nnx.merge(graph, state)(*args))(state, *used))
+    tokens = np.asarray(jax.jit(lambda state, *args: nnx.merge(graph, state)(*args))(state, *used))
+    assert np.isfinite(tokens).all()
+    parts = zip(tokens.reshape(len(IMAGES), SLOT, -1), IMAGES, strict=True)
+    return np.concatenate([slot[: rows * columns] for slot, (rows, columns) in parts])
 
 
 def reference_tokens(variant: VisionVariant) -> np.ndarray:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from g4jax.config import Gemma4Config, TextConfig
-from g4jax.engine.encoder_batch import patch_places
 from g4jax.nn.attention import DenseKeys
 from g4jax.nn.moe import Router
 from g4jax.sharding import make_mesh
@@ -97,9 +96,8 @@ def test_encoders_see_and_hear_ordinary_numbers(variant):
     leaves = dummy_encoders(config, mesh, jnp.float32)
     assert [leaf.shape for leaf in leaves] == [param.shape for param in parts.params]
     encoders = parts.merge(leaves)
-    x, y = map(jnp.asarray, patch_places((4, 3), 9))
     pixels = jax.random.randint(jax.random.key(0), (108, 768), 0, 256).astype(jnp.uint8)
-    soft = encoders.see(pixels, x, y, jnp.zeros(108, jnp.int32), jnp.full(108, 108))
+    soft = encoders.see(pixels, jnp.array([[4, 3]]))
     assert soft.shape == (12, 64) and 0.3 < soft.std() < 3
     if config.audio is not None:
         frames = jax.random.normal(jax.random.key(1), (48, 640 if variant == "12b" else 128))

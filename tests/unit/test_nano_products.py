@@ -105,8 +105,7 @@ def test_attention_over_a_picture(grid):
             for bound in ("input_min", "input_max", "output_min", "output_max"):
                 getattr(getattr(module, name), bound)[...] = -64.0 if "min" in bound else 64.0
         module.q_norm.weight[...] = module.k_norm.weight[...] = jnp.full((32,), 0.4)
-    first, last = jnp.zeros(24, jnp.int32), jnp.full(24, 18).at[18:].set(0)
-    patches = Patches(*axial_tables(CONFIG.vision, *grid, jnp.float32), first, last)
+    patches = Patches(*axial_tables(CONFIG.vision, *grid, jnp.float32), jnp.array([18]))
     h = jax.random.normal(jax.random.key(10), (24, CONFIG.vision.hidden_size))
     same(lambda h: trained(h, patches)[:18], lambda h: plain(h, patches)[:18], h)
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from g4jax.models.unified import squares
-from g4jax.models.vision import VisionTower, pool
+from g4jax.models.vision import VisionTower, places, pool
 from g4jax.nn.clipped import ClippedLinear
 from g4jax.tower_config import VisionConfig
 
@@ -35,11 +35,10 @@ def tower(dtype=jnp.float32) -> VisionTower:
 
 
 def two_images() -> list[jnp.ndarray]:
-    """An image of 1 x 2 soft tokens, one of 1 x 1, and a token of padding."""
+    """An image of 1 x 2 soft tokens, and one of 1 x 1 with a token of padding."""
     pixels = np.random.default_rng(1).integers(0, 256, (36, 768), np.uint8)
     patch, token = np.arange(36) % 9, np.repeat([0, 1, 0, 0], 9)
-    first, last = np.repeat([0, 0, 18, 0], 9), np.repeat([18, 18, 27, 0], 9)
-    return [jnp.asarray(part) for part in (pixels, 3 * token + patch % 3, patch // 3, first, last)]
+    return [jnp.asarray(part) for part in (pixels, 3 * token + patch % 3, patch // 3, np.array([18, 9]))]
 
 
 def test_a_clipped_linear_clamps_what_goes_in_and_what_comes_out():
@@ -99,3 +98,10 @@ def test_nine_patches_make_a_square_of_48_pixels():
     square = np.arange(48 * 48 * 3, dtype=np.float32).reshape(48, 48, 3)
     patches = square.reshape(3, 16, 3, 16, 3).swapaxes(1, 2).reshape(9, 768)
     np.testing.assert_array_equal(squares(jnp.asarray(patches)), square.reshape(1, -1))
+
+
+def test_patches_stand_token_by_token_and_padding_nowhere():
+    x, y = places(jnp.array([[1, 2], [0, 0]]), 27)
+    assert x[:9].tolist() == [0, 1, 2] * 3 and x[9:18].tolist() == [3, 4, 5] * 3
+    assert y[:18].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] * 2
+    assert not x[18:].any() and not y[18:].any()
