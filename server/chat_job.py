@@ -37,11 +37,15 @@ async def template_ids(serving: Serving, body: ChatRequest) -> list[int]:
 
 async def chat_prompt(serving: Serving, body: ChatRequest) -> ChatPrompt:
     """The prompt of a chat request with its media, be it longer than the context; errors as of `template_ids`."""
-    ids = await template_ids(serving, body)
     sources = media_sources(body.messages, body.most_soft_tokens)
     if not sources:
-        return ChatPrompt(ids)
-    media = await serving.media.read(sources)
+        return ChatPrompt(await template_ids(serving, body))
+    serving.check_model(body.model)  # before anything is fetched
+    reading = asyncio.ensure_future(serving.media.read(sources))
+    try:
+        ids, media = await asyncio.gather(template_ids(serving, body), reading)
+    finally:
+        reading.cancel()
     return ChatPrompt(*await asyncio.to_thread(serving.chat.place, ids, media))
 
 

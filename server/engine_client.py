@@ -33,8 +33,8 @@ from server.messages import (
     Update,
     Updates,
     decode_from_engine,
-    encode,
 )
+from server.wire import send
 
 log = logging.getLogger("g4jax")
 
@@ -179,7 +179,7 @@ class EngineClient:
     def _write(self) -> None:
         while (message := self._outbox.get()) is not None:
             try:
-                self._conn.send_bytes(encode(message))
+                send(self._conn, message)
             except OSError:
                 return  # The reader sees the same end and tells everybody.
 

@@ -37,9 +37,9 @@ from server.messages import (
     ToEngine,
     Update,
     Updates,
-    decode_to_engine,
     encode,
 )
+from server.wire import receive
 
 log = logging.getLogger("g4jax")
 
@@ -141,7 +141,7 @@ class EngineLoop:
         timeout_s = 0.0 if self._engine.has_work else None
         try:
             while self._conn.poll(timeout_s):
-                message = decode_to_engine(self._conn.recv_bytes())
+                message = receive(self._conn)
                 if isinstance(message, Shutdown):
                     return False
                 self._handle(message)

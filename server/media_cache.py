@@ -1,6 +1,5 @@
 """Media that were made ready lately, so that the images of earlier turns cost nothing in the next."""
 
-import hashlib
 from collections import OrderedDict
 
 from g4jax.media.inputs import MediaKind, Medium
@@ -8,11 +7,7 @@ from g4jax.media.inputs import MediaKind, Medium
 MAX_BYTES = 2**28
 
 Key = tuple[MediaKind, int | None, bytes]
-
-
-def media_key(kind: MediaKind, max_soft_tokens: int | None, data: bytes) -> Key:
-    """What decides the result of reading a file's content."""
-    return kind, max_soft_tokens, hashlib.blake2b(data, digest_size=16).digest()
+"""What decides the result of reading a file: its kind, the most tokens that were asked for, its `content_digest`."""
 
 
 class MediaCache:

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from g4jax.config import Gemma4Config
 from g4jax.media.fetch import FetchPolicy, fetch
-from g4jax.media.inputs import MediaError, MediaKind, Medium
+from g4jax.media.inputs import MediaError, MediaKind, Medium, content_digest
 from g4jax.media.processor import MediaProcessor
 from server.errors import invalid
 from server.media import MediaSource
-from server.media_cache import MediaCache, media_key
+from server.media_cache import MediaCache
 
 MAX_MEDIA = 128
 """Media of one request."""
@@ -76,17 +76,19 @@ class MediaReader:
                 data = await fetch(source.url, self._policy)
             except MediaError as error:
                 raise invalid(source.field, str(error)) from None
-            key = media_key(source.kind, source.max_soft_tokens, data)
+            # Not in the media's own threads: what is in the cache never waits for a long video.
+            content = await asyncio.to_thread(content_digest, data)
+            key = source.kind, source.max_soft_tokens, content
             medium = self._cache.get(key)
             if medium is None:
-                medium = await self.run(source.field, lambda: self._process(source, data))
+                medium = await self.run(source.field, lambda: self._process(source, data, content))
                 self._cache.put(key, medium)
             return medium
 
-    def _process(self, source: MediaSource, data: bytes) -> Medium:
+    def _process(self, source: MediaSource, data: bytes, content: bytes) -> Medium:
         match source.kind:
             case "image":
-                return self.processor.image(data, source.max_soft_tokens or self._max_soft_tokens)
+                return self.processor.image(data, source.max_soft_tokens or self._max_soft_tokens, content)
             case "video":
                 return self.processor.video(data)
             case "audio":

@@ -1,5 +1,7 @@
 """What the HTTP process and the engine process say to each other, as msgpack over one connection."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 
@@ -11,31 +13,24 @@ from g4jax.media.inputs import MediaKind, PlacedInput, SoftInput
 from g4jax.sample.params import SamplingParams
 
 
-class MediaData(msgspec.Struct, frozen=True, array_like=True):
-    """A `PlacedInput`: `data` are the bytes of an array of this shape and dtype."""
+class MediaData(msgspec.Struct, frozen=True, array_like=True, eq=False):
+    """A `PlacedInput`. Of its array a message says shape and dtype; wire.py sends the bytes."""
 
     start: int
     kind: MediaKind
     grid: tuple[int, int]
     num_tokens: int
     digest: bytes
-    shape: tuple[int, ...]
-    dtype: str
-    data: memoryview
+    data: np.ndarray
 
     @classmethod
     def of(cls, placed: PlacedInput) -> "MediaData":
         given = placed.input
-        array = np.ascontiguousarray(given.data)
-        data = array.reshape(-1).view(np.uint8).data
-        return cls(
-            placed.start, given.kind, given.grid, given.num_tokens, given.digest, array.shape, array.dtype.name, data
-        )
+        data = np.ascontiguousarray(given.data)
+        return cls(placed.start, given.kind, given.grid, given.num_tokens, given.digest, data)
 
     def placed(self) -> PlacedInput:
-        array = np.frombuffer(self.data, self.dtype).reshape(self.shape)
-        array = np.require(array, requirements="A")  # The bytes lie anywhere in a message.
-        return PlacedInput(self.start, SoftInput(self.kind, array, self.grid, self.num_tokens, self.digest))
+        return PlacedInput(self.start, SoftInput(self.kind, self.data, self.grid, self.num_tokens, self.digest))
 
 
 class Add(msgspec.Struct, frozen=True, tag="add"):
@@ -144,6 +139,20 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 ToEngine = Add | Abort | FlushCache | Shutdown
 FromEngine = Ready | Progress | Updates | Stats | Flushed | Refused | Failed
 
-encode = msgspec.msgpack.Encoder().encode
-decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode
+
+def _outline(array: Any) -> tuple[tuple[int, ...], str]:
+    if not isinstance(array, np.ndarray):
+        raise NotImplementedError(f"a {type(array).__name__} cannot be sent")
+    return array.shape, array.dtype.name
+
+
+def _room(kind: type, outline: tuple[list[int], str]) -> np.ndarray:
+    """Whose bytes are still to come."""
+    if kind is not np.ndarray:
+        raise NotImplementedError(f"a {kind.__name__} cannot be received")
+    return np.empty(*outline)
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=_outline).encode
+decode_to_engine = msgspec.msgpack.Decoder(ToEngine, dec_hook=_room).decode
 decode_from_engine = msgspec.msgpack.Decoder(FromEngine).decode

@@ -1,11 +1,8 @@
 """Pictures: from a file of a stranger to the patches that the encoder takes."""
 
-import functools
 import io
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL.Image
@@ -13,6 +10,7 @@ import PIL.ImageOps
 from jaxtyping import UInt8
 
 from g4jax.media.inputs import MediaError
+from g4jax.media.strips import in_strips, threads
 from g4jax.tower_config import PATCH, POOLING
 
 CELL = PATCH * POOLING
@@ -30,6 +28,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 _STRIP_PIXELS = 2**17
 """A strip of at least so many is worth a thread."""
+
+# The C library keeps freed memory for the next image from now on, up to twice as much as this for each thread: it goes
+# by the largest block that it has seen freed. New memory costs a fault for every page, together as much as to resize.
+bytes(2**24)
 
 
 def decode_image(data: bytes) -> PIL.Image.Image:
@@ -101,28 +103,65 @@ def target_size(height: int, width: int, budget: int) -> tuple[int, int]:
 
 
 def resize(image: PIL.Image.Image, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """Bicubic with antialias, first along the rows and then along the columns.
+    """Bicubic with antialias, first along the rows and then along the columns; width and height are multiples of 48.
 
     The passes are made one by one because Pillow 13 swaps them where that is cheaper, and rounding between them shows:
     this order is that of earlier versions and of torchvision. A pass treats every line alone, so a large image is cut
     into strips for several threads with equal results.
     """
-    strips = min(_threads(), max(image.width * image.height, width * height) // _STRIP_PIXELS)
+    result = np.empty((height, width, 3), np.uint8)
+
+    def put(first: int, end: int, strip: PIL.Image.Image) -> None:
+        result[:, CELL * first : CELL * end] = strip
+
+    _resize(image, height, width, put)
+    return result
+
+
+def patches(rgb: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "patches 768"]:
+    """Cuts an image whose sides are multiples of 48: patches of 16 x 16, the nine of a soft token one after another."""
+    rows, columns = rgb.shape[0] // CELL, rgb.shape[1] // CELL
+    cut = np.empty((rows * columns * POOLING**2, PATCH * PATCH * 3), np.uint8)
+    pixels = _pixels(cut, rows, columns)
+    pixels[...] = rgb.reshape(pixels.shape)
+    return cut
+
+
+def resized_patches(image: PIL.Image.Image, height: int, width: int) -> UInt8[np.ndarray, "patches 768"]:
+    """`patches(resize(image, height, width))`, where every thread cuts its own strip."""
+    rows, columns = height // CELL, width // CELL
+    cut = np.empty((rows * columns * POOLING**2, PATCH * PATCH * 3), np.uint8)
+    pixels = _pixels(cut, rows, columns)
+
+    def put(first: int, end: int, strip: PIL.Image.Image) -> None:
+        place = pixels[:, :, :, first:end]
+        place[...] = np.asarray(strip).reshape(place.shape)
+
+    _resize(image, height, width, put)
+    return cut
+
+
+def _pixels(cut: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """A view of patches in the order of an image's pixels: `[rows, 3, 16, columns, 3, 48]`."""
+    return cut.reshape(rows, columns, POOLING, POOLING, PATCH, PATCH * 3).transpose(0, 2, 4, 1, 3, 5)
+
+
+def _resize(image: PIL.Image.Image, height: int, width: int, put: Callable[[int, int, PIL.Image.Image], None]) -> None:
+    """Hands over the columns of the result, by the first and the last but one of their soft tokens."""
+    cells = width // CELL
+    strips = min(threads(), cells, max(image.width * image.height, width * height) // _STRIP_PIXELS)
     if strips < 2:
-        return np.asarray(_lengthen(_widen(image, width), height))
+        return put(0, cells, _lengthen(_widen(image, width), height))
     middle = PIL.Image.new("RGB", (width, image.height))
-    result = PIL.Image.new("RGB", (width, height))
-    _in_strips(strips, image.height, lambda a, b: middle.paste(_widen(_rows(image, a, b), width), (0, a)))
-    _in_strips(strips, width, lambda a, b: result.paste(_lengthen(_columns(middle, a, b), height), (a, 0)))
-    return np.asarray(result)
 
+    def widen(first: int, end: int) -> None:
+        middle.paste(_widen(image.crop((0, first, image.width, end)), width), (0, first))
 
-def _rows(image: PIL.Image.Image, first: int, end: int) -> PIL.Image.Image:
-    return image.crop((0, first, image.width, end))
+    def lengthen(first: int, end: int) -> None:
+        put(first, end, _lengthen(middle.crop((CELL * first, 0, CELL * end, middle.height)), height))
 
-
-def _columns(image: PIL.Image.Image, first: int, end: int) -> PIL.Image.Image:
-    return image.crop((first, 0, end, image.height))
+    in_strips(strips, image.height, widen)
+    in_strips(strips, cells, lengthen)
 
 
 def _widen(image: PIL.Image.Image, width: int) -> PIL.Image.Image:
@@ -131,24 +170,3 @@ def _widen(image: PIL.Image.Image, width: int) -> PIL.Image.Image:
 
 def _lengthen(image: PIL.Image.Image, height: int) -> PIL.Image.Image:
     return image.resize((image.width, height), PIL.Image.Resampling.BICUBIC)
-
-
-def _in_strips(count: int, lines: int, work: Callable[[int, int], None]) -> None:
-    edges = [lines * strip // count for strip in range(count + 1)]
-    list(_pool().map(work, edges[:-1], edges[1:]))
-
-
-def _threads() -> int:
-    return min(8, os.cpu_count() or 1)
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_threads(), "image")
-
-
-def patches(rgb: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "patches 768"]:
-    """Cuts an image whose sides are multiples of 48: patches of 16 x 16, the nine of a soft token one after another."""
-    rows, columns = rgb.shape[0] // CELL, rgb.shape[1] // CELL
-    cut = rgb.reshape(rows, POOLING, PATCH, columns, POOLING, PATCH * 3)
-    return cut.transpose(0, 3, 1, 4, 2, 5).reshape(-1, PATCH * PATCH * 3)

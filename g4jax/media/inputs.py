@@ -1,5 +1,6 @@
 """What the encoders take of an image, a video or a sound, and what of a prompt each of them fills."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,11 @@ MediaKind = Literal["image", "video", "audio"]
 
 class MediaError(ValueError):
     """A medium that cannot be read; the message says what is wrong with it and what would be right."""
+
+
+def content_digest(content: bytes) -> bytes:
+    """32 bytes that name a file's content. SHA-256, for which processors have instructions."""
+    return hashlib.sha256(content).digest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 
 from g4jax.config import ConfigError, Gemma4Config
-from g4jax.media.image import BUDGETS, CELL, decode_image, image_from_array, patches, resize, target_size, to_rgb
-from g4jax.media.inputs import MediaError, MediaKind, Medium, SoftInput
+from g4jax.media.image import BUDGETS, CELL, decode_image, image_from_array, resized_patches, target_size, to_rgb
+from g4jax.media.inputs import MediaError, MediaKind, Medium, SoftInput, content_digest
 from g4jax.media.mel import RATE, log_mel, soft_tokens, waveform_frames
 from g4jax.media.sound import decode_sound, resample
 from g4jax.media.sources import read_source
@@ -64,13 +64,19 @@ class MediaProcessor:
             return config.audio is not None and config.audio_token_id is not None
         return config.vision is not None and getattr(config, f"{kind}_token_id") is not None
 
-    def image(self, source: Picture, max_soft_tokens: int | None = None) -> Medium:
-        """source: a file's content (turned as its EXIF says), uint8 `[height, width(, 1 | 3 | 4)]`, or a PIL image."""
+    def image(self, source: Picture, max_soft_tokens: int | None = None, content: bytes | None = None) -> Medium:
+        """source: a file's content (turned as its EXIF says), uint8 `[height, width(, 1 | 3 | 4)]`, or a PIL image.
+
+        content: the file's `content_digest`, where it is known already.
+        """
         self._require("image")
         budget = self._budget(max_soft_tokens, self.max_soft_tokens)
         data, grid = self._see(_picture(source), budget)
         # A file names its pixels; anything else has to be named by them.
-        digest = _digest(b"file", budget, source) if isinstance(source, bytes) else _digest(b"patches", grid, data)
+        if isinstance(source, bytes):
+            digest = _digest(b"file", budget, content or content_digest(source))
+        else:
+            digest = _digest(b"patches", grid, data)
         return Medium("image", (SoftInput("image", data, grid, grid[0] * grid[1], digest),))
 
     def video(self, source: Film, max_soft_tokens: int | None = None, fps: float | None = None) -> Medium:
@@ -131,7 +137,7 @@ class MediaProcessor:
                 f"is too elongated ({image.width} x {image.height}): the model places at most {most} tokens in a row; "
                 "crop it or ask for fewer soft tokens"
             )
-        return patches(resize(image, height, width)), grid
+        return resized_patches(image, height, width), grid
 
 
 def _picture(source: Picture) -> PIL.Image.Image:
@@ -159,9 +165,9 @@ def _hear(samples: np.ndarray, config: AnyAudio | None) -> tuple[np.ndarray, int
 
 
 def _digest(kind: bytes, shape: int | tuple[int, ...], content: bytes | np.ndarray) -> bytes:
-    state = hashlib.blake2b(repr(shape).encode(), digest_size=16, person=kind)
+    state = hashlib.sha256(b"%b %b:" % (kind, repr(shape).encode()))
     state.update(content if isinstance(content, bytes) else content.data)
-    return state.digest()
+    return state.digest()[:16]
 
 
 def _read(path: Path) -> dict[str, Any]:

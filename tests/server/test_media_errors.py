@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from g4jax.testing.fake_engine import FakeEngine
+from server import media_reader as media_reader_module
 from server.media_reader import MAX_MEDIA
 from tests.server.conftest import answers, media_reader, running
 from tests.server.media_samples import audio_part, data_url, film, image_part, picture, sound, text, video_part, web
@@ -93,6 +94,26 @@ def test_address_that_gives_nothing(reaching):  # row 159
         assert "second" in refused(reaching, url_part(f"{site}/slow"))["message"]
         assert str(2**16) in refused(reaching, url_part(f"{site}/large"))["message"]
     refused(reaching, url_part(f"{site}/gone"))
+
+
+def test_a_template_error_does_not_wait_for_the_media(reaching):
+    with web({}) as site:
+        error = refused(reaching, url_part(f"{site}/slow"), role="assistant")
+    assert error["param"] == "messages[1].content[0].type" and "assistant" in error["message"]
+
+
+def test_nothing_is_fetched_for_a_model_that_is_not_here(served, monkeypatch):
+    fetched: list[str] = []
+
+    async def note(url: str, _) -> bytes:
+        fetched.append(url)
+        return picture()
+
+    monkeypatch.setattr(media_reader_module, "fetch", note)
+    body = {"messages": [{"role": "user", "content": [image_part(picture())]}]}
+    answer = httpx.post(served.url + CHAT, json=body | {"model": "other"})
+    assert (answer.status_code, answer.json()["error"]["param"], fetched) == (404, "model", [])
+    assert httpx.post(served.url + CHAT, json=body).status_code == 200 and len(fetched) == 1
 
 
 def test_more_media_than_a_request_may_have(served):  # row 161

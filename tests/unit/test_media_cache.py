@@ -2,29 +2,33 @@
 
 import numpy as np
 
-from g4jax.media.inputs import Medium, SoftInput
-from server.media_cache import MediaCache, media_key
+from g4jax.media.inputs import MediaKind, Medium, SoftInput, content_digest
+from server.media_cache import Key, MediaCache
 
 
 def medium(size: int) -> Medium:
     return Medium("image", (SoftInput("image", np.zeros((size, 768), np.uint8), (1, 1), 1, bytes(16)),))
 
 
+def key(kind: MediaKind, budget: int | None, content: bytes) -> Key:
+    return kind, budget, content_digest(content)
+
+
 def test_found_by_content_kind_and_budget():
     cache, one = MediaCache(), medium(9)
-    cache.put(media_key("image", 70, b"file"), one)
-    assert cache.get(media_key("image", 70, b"file")) is one
+    cache.put(key("image", 70, b"file"), one)
+    assert cache.get(key("image", 70, b"file")) is one
     for other in (("image", 140, b"file"), ("video", 70, b"file"), ("image", 70, b"other"), ("image", None, b"file")):
-        assert cache.get(media_key(*other)) is None
+        assert cache.get(key(*other)) is None
 
 
 def test_the_least_recent_goes_first():
     cache = MediaCache(max_bytes=30 * 768)
-    keys = [media_key("image", None, bytes([i])) for i in range(4)]
-    for key in keys[:3]:
-        cache.put(key, medium(10))
+    keys = [key("image", None, bytes([i])) for i in range(4)]
+    for each in keys[:3]:
+        cache.put(each, medium(10))
     cache.get(keys[0])
     cache.put(keys[3], medium(10))
-    assert [cache.get(key) is not None for key in keys] == [True, False, True, True]
-    cache.put(media_key("image", None, b"huge"), medium(31))
-    assert cache.get(media_key("image", None, b"huge")) is None and cache.get(keys[3]) is not None
+    assert [cache.get(each) is not None for each in keys] == [True, False, True, True]
+    cache.put(key("image", None, b"huge"), medium(31))
+    assert cache.get(key("image", None, b"huge")) is None and cache.get(keys[3]) is not None

@@ -6,7 +6,18 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from g4jax.media.image import BUDGETS, MAX_SIDE, decode_image, image_from_array, patches, resize, target_size, to_rgb
+from g4jax.media import image as image_module
+from g4jax.media.image import (
+    BUDGETS,
+    MAX_SIDE,
+    decode_image,
+    image_from_array,
+    patches,
+    resize,
+    resized_patches,
+    target_size,
+    to_rgb,
+)
 from g4jax.media.inputs import MediaError
 
 SIZES = {
@@ -65,13 +76,16 @@ def test_patches_stand_token_by_token():
         np.testing.assert_array_equal(cut[9 * token + patch], expected)
 
 
-@pytest.mark.parametrize("shape", [(480, 640), (600, 1000), (1500, 2000), (100, 90), (2000, 300)])
-def test_strips_give_what_the_whole_gives(shape):
+@pytest.mark.parametrize("threads", [1, 3, 8])
+@pytest.mark.parametrize("shape", [(480, 640), (600, 1000), (1500, 2000), (100, 90), (2000, 300), (7, 200_000 // 7)])
+def test_strips_give_what_the_whole_gives(shape, threads, monkeypatch):
+    monkeypatch.setattr(image_module, "threads", lambda: threads)
     image = PIL.Image.fromarray(noise(*shape))
     height, width = target_size(*shape, 280)
     across = image.resize((width, image.height), PIL.Image.Resampling.BICUBIC)
     whole = across.resize((width, height), PIL.Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(resize(image, height, width), np.asarray(whole))
+    np.testing.assert_array_equal(resized_patches(image, height, width), patches(np.asarray(whole)))
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (600, 1000), (1080, 1920), (100, 90)])
@@ -95,7 +109,7 @@ def test_patches_are_those_of_the_reference(shape, budget):
 
     image = PIL.Image.fromarray(noise(*shape))
     reference = Gemma4ImageProcessorPil(max_soft_tokens=budget)(images=[image], return_tensors="np")
-    data = patches(resize(image, *target_size(*shape, budget)))
+    data = resized_patches(image, *target_size(*shape, budget))
     assert len(data) == 9 * reference["num_soft_tokens_per_image"][0]
     columns = target_size(*shape, budget)[1] // 48
     token, patch = np.divmod(np.arange(len(data)), 9)

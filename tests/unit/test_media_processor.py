@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from g4jax.config import ConfigError, Gemma4Config
-from g4jax.media.inputs import MediaError
+from g4jax.media.inputs import MediaError, content_digest
 from g4jax.media.processor import MediaProcessor
 from g4jax.testing.configs import Variant, tiny
 from g4jax.testing.encoder_configs import tiny_with_encoders
@@ -62,6 +62,12 @@ def test_equal_digests_mean_equal_inputs(form):
     other[::2] ^= 255
     assert digest(PICTURE) == digest(PICTURE.copy()) == digest(PICTURE, 280)
     assert len({digest(PICTURE), digest(other), digest(PICTURE, 70), digest(PICTURE.swapaxes(0, 1))}) == 4
+
+
+def test_a_file_that_was_named_already_is_the_same_input():
+    file = png(PICTURE)
+    (named,), (unnamed,) = (processor().image(file, 70, content).inputs for content in (content_digest(file), None))
+    assert named.digest == unnamed.digest != processor().image(file, 70, content_digest(b"other")).inputs[0].digest
 
 
 def test_one_colour_in_two_shapes_is_two_inputs():
