@@ -90,6 +90,7 @@ def measure(engine: Engine, config: Gemma4Config, batch: int, context: int) -> d
 
 def decode_calls(engine: Engine, batch: int):
     """Seconds of every decode call of the whole batch, one under way while the next is launched; drains the engine."""
+    engine.scheduler.mixes_from = 0
     while not _all_decode(engine) or engine.scheduler.stats().running < batch:
         continue
     while engine.has_work:

@@ -73,10 +73,27 @@ def decode_programs(config: TextConfig, batch: int) -> Programs:
         pages = jax.ShapeDtypeStruct(page_shape(spec, PAGES, PAGE_SIZE, 1), dtype, sharding=where)
         return LayerPages(pages, pages)
 
-    shapes = Shapes((64,), 64, 1, (batch,), (batch,), TABLE_WIDTH, PAGE_SIZE, TABLE_WIDTH * PAGE_SIZE, decode_steps=1)
+    shapes = Shapes(
+        prefill_tokens=(64,),
+        score_tokens=64,
+        prefill_rows=1,
+        decode_rows=(batch,),
+        rich_rows=(batch,),
+        table_width=TABLE_WIDTH,
+        page_size=PAGE_SIZE,
+        history=TABLE_WIDTH * PAGE_SIZE,
+        decode_steps=1,
+        mixed_tokens=(64,),
+    )
     step = Step(model.merge, shapes, dtype, config.vocab_size, implementation="triton")
     pages = {spec.index: layer_pages(spec) for spec in config.layers if spec.owns_kv}
     return Programs(step, leaves, pages, mesh)
+
+
+def cache_copies(config: TextConfig, key: Key, batch: int) -> int:
+    """How many arrays of pages a program of this batch copies."""
+    programs = decode_programs(config, batch)
+    return _cache_copies(compile_for_gpu(programs.jitted(key), *programs.arguments(key)), programs)
 
 
 def inspect_encoder(config: Gemma4Config, key: Key) -> tuple[int, int]:

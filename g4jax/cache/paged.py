@@ -152,6 +152,28 @@ class PagedDecode:
         return o
 
 
+class PagedMixed:
+    """The first `rows` packed rows are those of `decode`, the others those of `prefill`; both hold the same pages."""
+
+    def __init__(self, decode: PagedDecode, prefill: PagedPrefill, rows: int):
+        self._decode, self._prefill, self._rows = decode, prefill, rows
+
+    def attend(
+        self,
+        spec: LayerSpec,
+        qkv: Float[Array, "R C"],
+        q_norm: Float[Array, " H"],
+        k_norm: Float[Array, " H"] | None,
+        *,
+        num_heads: int,
+        eps: float,
+    ) -> Float[Array, "R O"]:
+        parts = ((self._decode, qkv[: self._rows]), (self._prefill, qkv[self._rows :]))
+        return jnp.concatenate(
+            [keys.attend(spec, part, q_norm, k_norm, num_heads=num_heads, eps=eps) for keys, part in parts]
+        )
+
+
 def _slots(
     table: Int[Array, "R M"], rows: Int[Array, " T"], positions: Int[Array, " T"], page_size: int
 ) -> tuple[Int[Array, " T"], Int[Array, " T"]]:

@@ -21,7 +21,8 @@ class Shapes:
     """Everything that a compiled step's shapes depend on.
 
     Attributes:
-        prefill_tokens: sizes of the packed prompt, ascending; score_tokens: the one of them that prompts are scored in.
+        prefill_tokens: sizes of the packed prompt, ascending; score_tokens: the one of them that prompts are scored in;
+            mixed_tokens: those in which prompts go with a decode batch of the largest size.
         prefill_rows: sequences in a prefill step.
         decode_rows: sizes of a decode batch, ascending; rich_rows: fewer, for requests that ask for more than a draw.
         table_width: pages of the longest sequence; context length is never a shape.
@@ -41,6 +42,7 @@ class Shapes:
     page_size: int
     history: int
     decode_steps: int
+    mixed_tokens: tuple[int, ...] = ()
     soft_slots: int = 0
     pad_id: int = 0
 
@@ -68,13 +70,8 @@ def decode_fields(rows: int, table_width: int) -> Fields:
     return per_row + (Field("stop_ids", (rows, STOP_IDS)),) + _tables(rows, table_width)
 
 
-def pack_prefill(plan: PrefillPlan, shapes: Shapes, slots: Slots) -> tuple[int, np.ndarray]:
-    """The bucket of the packed prompt and its input; `slots` holds the outputs of all inputs of the plan."""
-    size = bucket(shapes.prefill_tokens, plan.num_tokens)
-    return size, _packed_prefill(plan, shapes, size, slots)
-
-
-def _packed_prefill(plan: PrefillPlan, shapes: Shapes, size: int, slots: Slots) -> np.ndarray:
+def pack_prefill(plan: PrefillPlan, shapes: Shapes, size: int, slots: Slots) -> np.ndarray:
+    """The input of a packed prompt of `size` tokens; `slots` holds the outputs of all inputs of the plan."""
     fields = prefill_fields(size, shapes)
     arrays = empty(fields)
     arrays["rows"][:] = -1
@@ -95,7 +92,7 @@ def pack_score(plan: PrefillPlan, shapes: Shapes, slots: Slots) -> np.ndarray:
         following = piece.request.tokens[piece.start + 1 : piece.end + 1]
         targets[at : at + len(following)] = following
         at += piece.length
-    return np.concatenate([_packed_prefill(plan, shapes, shapes.score_tokens, slots), targets])
+    return np.concatenate([pack_prefill(plan, shapes, shapes.score_tokens, slots), targets])
 
 
 def pack_decode(plan: DecodePlan, shapes: Shapes, size: int) -> np.ndarray:

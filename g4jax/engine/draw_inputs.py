@@ -21,6 +21,7 @@ min_tokens, and with log probabilities. guided: the same under the masks of guid
 Arrays = dict[str, np.ndarray]
 
 VARIANTS: tuple[Variant, ...] = ("greedy", "sampled", "shaped", "guided")
+PLAIN: tuple[Variant, ...] = ("greedy", "sampled")
 RICH: tuple[Variant, ...] = ("shaped", "guided")
 
 
@@ -38,7 +39,7 @@ def variant_of(requests: Sequence[Request]) -> Variant:
     """The least that serves every request of a batch; a greedy row stays greedy in all of them."""
     if any(request.guide is not None for request in requests):
         return "guided"
-    if any(_is_shaped(request) for request in requests):
+    if any(request.params.is_shaped for request in requests):
         return "shaped"
     return "greedy" if all(request.params.greedy for request in requests) else "sampled"
 
@@ -102,11 +103,6 @@ def allowed(request: Request, words: int) -> np.ndarray:
         if request.guide is not None:
             request.guide.fill(request.mask)
     return request.mask
-
-
-def _is_shaped(request: Request) -> bool:
-    params = request.params
-    return bool(params.has_penalties or params.min_tokens or params.logit_bias or params.logprobs is not None)
 
 
 def _sampling(fields: Fields, requests: Sequence[Request], drawn: Sequence[int]) -> Arrays:

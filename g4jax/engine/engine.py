@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from g4jax.engine.draw_inputs import allowed
-from g4jax.engine.plan import DecodePlan, PrefillPlan, SchedulerStats, Update
+from g4jax.engine.plan import DecodePlan, MixedPlan, PrefillPlan, SchedulerStats, Update
 from g4jax.engine.request import Request
 from g4jax.engine.runner import Runner
 from g4jax.engine.scheduler import Scheduler
 from g4jax.sample.params import InvalidParameter
 
-Plan = PrefillPlan | DecodePlan
+Plan = PrefillPlan | DecodePlan | MixedPlan
 
 
 class Engine:
@@ -78,9 +78,13 @@ class Engine:
         return len(plan.pieces) == stats.running and not stats.waiting
 
     def _complete(self, plan: Plan, result: Callable[[], Any]) -> list[Update]:
-        if isinstance(plan, PrefillPlan):
-            return self.scheduler.complete_prefill(plan, result())
-        return self.scheduler.complete_decode(plan, result())
+        match plan:
+            case PrefillPlan():
+                return self.scheduler.complete_prefill(plan, result())
+            case DecodePlan():
+                return self.scheduler.complete_decode(plan, result())
+            case MixedPlan():
+                return self.scheduler.complete_mixed(plan, result())
 
     def _prepare_masks(self) -> None:
         """Asks the guides of requests that are not under way, while the device is busy with those that are."""

@@ -28,6 +28,8 @@ from pallas_kernels.core import Implementation
 Load = Callable[[Mesh, jnp.dtype], Leaves]
 
 COMPILED = Path.home() / ".cache" / "g4jax" / "compiled"
+MIXING_SHARE = 8
+"""Prompts go with those that decode where these are at least this part of the largest batch."""
 XLA_SHARE = 0.95
 """Share of a GPU's memory that XLA takes at once; what is left is for its libraries."""
 
@@ -165,6 +167,7 @@ def _scheduler(config: Gemma4Config, capacity: Capacity, options: EngineOptions)
         max_prefill_rows=capacity.shapes.prefill_rows,
         max_score_tokens=capacity.shapes.score_tokens,
         decode_steps=options.decode_steps,
+        mixes_from=-(-capacity.max_batch // MIXING_SHARE) if capacity.shapes.mixed_tokens else 0,
     )
 
 

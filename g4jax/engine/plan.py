@@ -63,6 +63,17 @@ class DecodePlan:
 
 
 @dataclass(frozen=True)
+class MixedPlan:
+    """Prompt pieces, and one token for each of many requests that decode: the weights are read once for both.
+
+    None of the requests asks for more than a draw.
+    """
+
+    prefill: PrefillPlan
+    decode: DecodePlan
+
+
+@dataclass(frozen=True)
 class PrefillResult:
     """Of each request that was finished: the token drawn, and its log probabilities ([] where nobody asks).
 
@@ -81,6 +92,14 @@ class DecodeResult:
 
     tokens: list[list[int]]
     logprobs: list[list[TokenLogprobs]]
+
+
+@dataclass(frozen=True)
+class MixedResult:
+    """Of both parts of a `MixedPlan`."""
+
+    prefill: PrefillResult
+    decode: DecodeResult
 
 
 @dataclass(frozen=True)

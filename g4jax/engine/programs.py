@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from g4jax.cache.pages import KV_AXES
 from g4jax.engine.batch import decode_fields, prefill_fields, score_fields
-from g4jax.engine.draw_inputs import RICH, VARIANTS, DrawInputs, Variant, draw_fields
+from g4jax.engine.draw_inputs import PLAIN, RICH, VARIANTS, DrawInputs, Variant, draw_fields
 from g4jax.engine.encoder_batch import HEAR_TOKENS, SEE_SLOTS, hear_fields, see_fields
 from g4jax.engine.encoding import Encoding
 from g4jax.engine.packing import Fields, packed_size
@@ -20,8 +20,9 @@ from g4jax.engine.steps import Step
 from g4jax.sharding import partition_spec
 
 Key = tuple[Any, ...]
-"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant); ("see", tokens,
-slots), ("hear", tokens) of the encoders; for those who compare logits ("logits", tokens), ("token", rows)."""
+"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant), ("mixed", tokens, variant); of
+the encoders ("see", tokens, slots), ("hear", tokens); for those who compare logits ("logits", tokens), ("token", rows).
+"""
 
 ENCODERS = ("see", "hear")
 
@@ -54,7 +55,8 @@ class Programs:
         shapes = self.step.shapes
         prefills = [*(("prefill", size) for size in shapes.prefill_tokens), ("score", shapes.score_tokens)]
         decodes = [("decode", rows, variant) for variant in VARIANTS for rows in self.rows_of(variant)]
-        return prefills + [("draw", variant) for variant in VARIANTS] + decodes + self._encoder_keys()
+        mixed = [("mixed", size, variant) for variant in PLAIN for size in shapes.mixed_tokens]
+        return prefills + [("draw", variant) for variant in VARIANTS] + decodes + mixed + self._encoder_keys()
 
     def _encoder_keys(self) -> list[Key]:
         if self.encoding is None:
@@ -116,9 +118,10 @@ class Programs:
                 logits = self._input((shapes.prefill_rows, self.step.vocab_size), jnp.float32)
                 return logits, self._drawing(shapes.prefill_rows, variant)
             case ("decode", int(rows), variant):
-                before, drawn = ((shapes.decode_rows[-1],), (shapes.prefill_rows,))
-                left = (self._input(before, jnp.int32), self._input(drawn, jnp.int32))
-                return self._ints(decode_fields(rows, shapes.table_width)), self._drawing(rows, variant), *left
+                return self._decoded(rows, variant)
+            case ("mixed", int(size), variant):
+                prompts = (self._ints(prefill_fields(size, shapes)), self._drawing(shapes.prefill_rows, variant))
+                return *prompts, *self._decoded(shapes.decode_rows[-1], variant), *self._soft()
         raise ValueError(f"no program is called {key}")
 
     def _function(self, key: Key):
@@ -139,6 +142,8 @@ class Programs:
                 return functools.partial(self.step.draw, variant=variant)
             case ("decode", int(rows), variant):
                 return functools.partial(self.step.decode, rows=rows, variant=variant)
+            case ("mixed", int(size), variant):
+                return functools.partial(self.step.mixed, tokens=size, variant=variant)
         raise ValueError(f"no program is called {key}")
 
     def _mapped(self, function, in_specs, out_specs):
@@ -149,6 +154,12 @@ class Programs:
 
     def _soft(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         return () if self.encoding is None else (self.store(),)
+
+    def _decoded(self, rows: int, variant: Variant) -> tuple[Any, ...]:
+        shapes = self.step.shapes
+        left = ((shapes.decode_rows[-1],), (shapes.prefill_rows,))
+        packed = self._ints(decode_fields(rows, shapes.table_width))
+        return packed, self._drawing(rows, variant), *(self._input(size, jnp.int32) for size in left)
 
     def _seen(self, tokens: int, slots: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         assert self.encoding is not None

@@ -108,6 +108,11 @@ class Request:
         """No further launch can be planned before the results of the last are known."""
         return self.guide is not None or self.params.has_penalties
 
+    @property
+    def is_plain(self) -> bool:
+        """Its tokens are drawn from the model's own logits, and nothing is told of them."""
+        return self.guide is None and not self.params.is_shaped
+
     def remaining(self, max_model_len: int) -> int:
         """How many more tokens launches may draw under `max_tokens` and the length of the context."""
         return self._room(max_model_len) - self.num_drawn

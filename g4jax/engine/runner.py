@@ -14,7 +14,7 @@ from g4jax.engine.batch import Slots, bucket, pack_decode, pack_prefill, pack_sc
 from g4jax.engine.draw_inputs import DrawInputs, Variant, draw_inputs, variant_of
 from g4jax.engine.encoder_runner import EncoderRunner
 from g4jax.engine.encoding import Encoding
-from g4jax.engine.plan import DecodePlan, DecodeResult, PrefillPlan, PrefillResult
+from g4jax.engine.plan import DecodePlan, DecodeResult, MixedPlan, MixedResult, PrefillPlan, PrefillResult
 from g4jax.engine.programs import ENCODERS, Key, Programs, abstract
 from g4jax.engine.report import drawn_logprobs, prompt_logprobs
 from g4jax.engine.request import Request
@@ -58,9 +58,15 @@ class Runner:
             self._warm(key)
             progress("warming up", done + 1, len(keys))
 
-    def start(self, plan: PrefillPlan | DecodePlan) -> Callable[[], Any]:
-        """Launches a plan; what is returned waits for its PrefillResult or DecodeResult. Launches run in order."""
-        return self._start_prefill(plan) if isinstance(plan, PrefillPlan) else self._start_decode(plan)
+    def start(self, plan: PrefillPlan | DecodePlan | MixedPlan) -> Callable[[], Any]:
+        """Launches a plan; what is returned waits for the result of its kind. Launches run in order."""
+        match plan:
+            case PrefillPlan():
+                return self._start_prefill(plan)
+            case DecodePlan():
+                return self._start_decode(plan)
+            case MixedPlan():
+                return self._start_mixed(plan)
 
     def _start_prefill(self, plan: PrefillPlan) -> Callable[[], PrefillResult]:
         """Runs prompt pieces; draws the next token of every request whose piece reaches its end."""
@@ -76,17 +82,7 @@ class Runner:
             tokens, report = self._program(("draw", variant))(logits, inputs)
             self._drawn = tokens
 
-        def result() -> PrefillResult:
-            told = PrefillResult({}, {}, prompt_logprobs(plan, scores))
-            if tokens is not None:
-                drawn, logprobs = np.asarray(tokens), drawn_logprobs(requests, report)
-                for row, piece in enumerate(plan.pieces):
-                    if piece.finishes:
-                        told.tokens[piece.request.id] = int(drawn[row])
-                        told.logprobs[piece.request.id] = logprobs[row]
-            return told
-
-        return result
+        return lambda: _prefill_result(plan, tokens, report, scores)
 
     def _start_decode(self, plan: DecodePlan) -> Callable[[], DecodeResult]:
         """`plan.steps` tokens of every request, -1 behind its end."""
@@ -95,16 +91,30 @@ class Runner:
         inputs = self._drawing(plan.requests, plan.budgets, size, variant)
         packed = pack_decode(plan, self.step.shapes, size)
         out, report, self._last = self._run(("decode", size, variant), packed, inputs, self._last, self._drawn)
+        return lambda: _decode_result(plan, out, report)
 
-        def result() -> DecodeResult:
-            tokens = np.asarray(out).T[: len(plan.requests)].tolist()
-            return DecodeResult(tokens, drawn_logprobs(plan.requests, report))
-
-        return result
+    def _start_mixed(self, plan: MixedPlan) -> Callable[[], MixedResult]:
+        """One token of those that decode, and what `_start_prefill` does for the prompts, in one launch."""
+        shapes, prefill, decode = self.step.shapes, plan.prefill, plan.decode
+        requests, slots = tuple(piece.request for piece in prefill.pieces), self._encode(prefill)
+        size, variant = bucket(shapes.mixed_tokens, prefill.num_tokens), variant_of((*requests, *decode.requests))
+        drawn = [int(piece.finishes) for piece in prefill.pieces]
+        out, tokens, self._last = self._run(
+            ("mixed", size, variant),
+            pack_prefill(prefill, shapes, size, slots),
+            self._drawing(requests, drawn, shapes.prefill_rows, variant),
+            pack_decode(decode, shapes, shapes.decode_rows[-1]),
+            self._drawing(decode.requests, decode.budgets, shapes.decode_rows[-1], variant),
+            self._last,
+            self._drawn,
+            *self._store(),
+        )
+        self._drawn = tokens
+        return lambda: MixedResult(_prefill_result(prefill, tokens), _decode_result(decode, out))
 
     def prompt_logits(self, plan: PrefillPlan) -> np.ndarray:
         """Logits `[tokens of the plan, V]` of every packed token. Compiled when first asked for."""
-        size, packed = pack_prefill(plan, self.step.shapes, self._encode(plan))
+        size, packed = self._packed(plan)
         return np.asarray(self._run(("logits", size), packed, *self._store()))[: plan.num_tokens]
 
     def token_logits(self, plan: DecodePlan) -> np.ndarray:
@@ -115,12 +125,16 @@ class Runner:
 
     def _prompts(self, plan: PrefillPlan) -> tuple[jax.Array, Any]:
         """Logits of each piece's last token, and the scores of a scored plan."""
-        slots = self._encode(plan)
         if plan.scored:
-            packed = pack_score(plan, self.step.shapes, slots)
+            packed = pack_score(plan, self.step.shapes, self._encode(plan))
             return self._run(("score", self.step.shapes.score_tokens), packed, *self._store())
-        size, packed = pack_prefill(plan, self.step.shapes, slots)
+        size, packed = self._packed(plan)
         return self._run(("prefill", size), packed, *self._store()), ()
+
+    def _packed(self, plan: PrefillPlan) -> tuple[int, np.ndarray]:
+        """The bucket of a packed prompt, and its input."""
+        size = bucket(self.step.shapes.prefill_tokens, plan.num_tokens)
+        return size, pack_prefill(plan, self.step.shapes, size, self._encode(plan))
 
     def _encode(self, plan: PrefillPlan) -> Slots:
         """Launches what of the plan's images and sounds has no soft tokens yet."""
@@ -168,3 +182,21 @@ class Runner:
         if size not in self._zeros:
             self._zeros[size] = jax.device_put(np.zeros(size, np.int32), named_sharding(self.programs.mesh, ()))
         return self._zeros[size]
+
+
+def _prefill_result(plan: PrefillPlan, tokens: Any, report: Any = (), scores: Any = ()) -> PrefillResult:
+    """Waits for what was drawn (`tokens`: None for nothing) and told of the prompts."""
+    told = PrefillResult({}, {}, prompt_logprobs(plan, scores))
+    if tokens is not None:
+        drawn, logprobs = np.asarray(tokens), drawn_logprobs([piece.request for piece in plan.pieces], report)
+        for row, piece in enumerate(plan.pieces):
+            if piece.finishes:
+                told.tokens[piece.request.id] = int(drawn[row])
+                told.logprobs[piece.request.id] = logprobs[row]
+    return told
+
+
+def _decode_result(plan: DecodePlan, out: Any, report: Any = ()) -> DecodeResult:
+    """Waits for the tokens `[steps, rows]`."""
+    tokens = np.asarray(out).T[: len(plan.requests)].tolist()
+    return DecodeResult(tokens, drawn_logprobs(plan.requests, report))

@@ -1,9 +1,10 @@
 """Which tokens of which requests run next, and what their results mean. Plain Python: no jax, no arrays.
 
 Every plan is one launch: a ragged batch of prompt pieces, or `decode_steps` tokens for every request that decodes. The
-two alternate while both are possible. Requests are admitted in order of arrival. When a pool is exhausted, the running
-request that came last gives way: its pages are freed, it waits at the front, and later prefills prompt and output
-again. So the oldest always advances and none is lost.
+two alternate while both are possible, and where many decode, one token of each goes with the prompts. Requests are
+admitted in order of arrival. When a pool is exhausted, the running request that came last gives way: its pages are
+freed, it waits at the front, and later prefills prompt and output again. So the oldest always advances and none is
+lost.
 """
 
 from collections import deque
@@ -15,6 +16,8 @@ from g4jax.engine.plan import (
     DRAWN,
     DecodePlan,
     DecodeResult,
+    MixedPlan,
+    MixedResult,
     PrefillPiece,
     PrefillPlan,
     PrefillResult,
@@ -34,6 +37,7 @@ class Scheduler:
     layer sees. max_batch: most requests running at once. max_prefill_tokens, max_prefill_rows: most tokens and pieces
     of a prefill plan; max_score_tokens: most tokens of one whose prompts are scored. decode_steps: tokens a row of a
     decode plan. max_model_len: most tokens of prompt and output together; it is lowered to what the full pool can hold.
+    mixes_from: how many must decode for prompts to go with them in one plan; 0: never.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Scheduler:
         max_prefill_rows: int,
         max_score_tokens: int,
         decode_steps: int,
+        mixes_from: int = 0,
     ):
         self.pages = Paging(sliding_pages=sliding_pages, full_pages=full_pages, page_size=page_size, window=window)
         # The last token of a request never gets K/V, hence one more.
@@ -58,6 +63,7 @@ class Scheduler:
         self.max_prefill_rows = max_prefill_rows
         self.max_score_tokens = max_score_tokens
         self.decode_steps = decode_steps
+        self.mixes_from = mixes_from
 
         self._requests: dict[str, Request] = {}
         self._arrivals: dict[str, int] = {}
@@ -126,14 +132,15 @@ class Scheduler:
 
     # Plans.
 
-    def plan(self) -> PrefillPlan | DecodePlan | None:
-        """The next launch, None when there is no work. Hand its results to `complete_prefill` or `complete_decode`."""
+    def plan(self) -> PrefillPlan | DecodePlan | MixedPlan | None:
+        """The next launch, None when there is no work. Hand its results to `complete_` and its kind."""
         first, second = self._plan_prefill, self._plan_decode
         if self._prefilled_last:
             first, second = second, first
+        decoding = self._by_age(self._decoding)
         plan = first() or second()
         self._prefilled_last = isinstance(plan, PrefillPlan)
-        return plan
+        return self._mixed(plan, decoding) if isinstance(plan, PrefillPlan) else plan
 
     def _plan_prefill(self) -> PrefillPlan | None:
         pieces: list[PrefillPiece] = []
@@ -152,6 +159,21 @@ class Scheduler:
         for row, piece in enumerate(pieces):
             self._prefill_is_under_way(row, piece)
         return PrefillPlan(tuple(pieces)) if pieces else None
+
+    def _mixed(self, prefill: PrefillPlan, decoding: Sequence[Request]) -> PrefillPlan | MixedPlan:
+        """The plan with one token of those that were `decoding` before it, if they are many.
+
+        Nobody gives way for them: who did might have a piece in this very launch. They go on in the next.
+        """
+        if prefill.scored or not all(piece.request.is_plain for piece in prefill.pieces):
+            return prefill
+        # Whom the prompts made give way may have come back with a piece of its own.
+        staying = {r.id for r in self._decoding} - {piece.request.id for piece in prefill.pieces}
+        plain = [r for r in decoding if r.id in staying and r.is_plain and self._can_go_on(r)]
+        if not 0 < self.mixes_from <= len(plain):
+            return prefill
+        rows = [(r, 1) for r in plain if self.pages.grow(r, r.next_position + 1)]
+        return MixedPlan(prefill, self._decode_is_under_way(rows, 1)) if rows else prefill
 
     def _prefill_is_under_way(self, row: int, piece: PrefillPiece) -> None:
         request = piece.request
@@ -292,6 +314,10 @@ class Scheduler:
             if update.token_ids:
                 updates.append(update)
         return updates
+
+    def complete_mixed(self, plan: MixedPlan, result: MixedResult) -> list[Update]:
+        """As `complete_prefill`."""
+        return self.complete_decode(plan.decode, result.decode) + self.complete_prefill(plan.prefill, result.prefill)
 
     def _take(
         self,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from g4jax.cache.paged import PagedDecode, PagedPrefill, Pages
+from g4jax.cache.paged import PagedDecode, PagedMixed, PagedPrefill, Pages
 from g4jax.engine.batch import Shapes, decode_fields, prefill_fields, score_fields
 from g4jax.engine.draw_inputs import DrawInputs, Variant
 from g4jax.engine.drawing import Drawing
@@ -67,17 +67,14 @@ class Step:
         fields = unpack(prefill_fields(tokens, self.shapes), packed)
         model, ids = self.merge(leaves), fields.pop("tokens")
         soft, is_soft = _soft(store, fields)
+        pages = dict(pages)
         keys = self._prompt_keys(pages, fields)
         if all_logits:
-            return model.logits(model(ids, keys, soft=soft, is_soft=is_soft)), keys.pages
-        last = jnp.where(fields["lengths"] > 0, fields["contexts"] - 1, -1)
-        tables = {name: fields[name] for name in ("sliding_table", "full_table")}
-        row_keys = PagedDecode(
-            keys.pages, positions=last, **tables, dtype=self.dtype, implementation=self.implementation
-        )
-        rows = jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
+            return model.logits(model(ids, keys, soft=soft, is_soft=is_soft)), pages
+        row_fields, rows = _last_rows(fields)
+        row_keys = self._token_keys(pages, row_fields)
         h = model(ids, keys, rows=rows, row_keys=row_keys, soft=soft, is_soft=is_soft)
-        return model.logits(h), keys.pages
+        return model.logits(h), pages
 
     def score(
         self,
@@ -92,9 +89,9 @@ class Step:
         fields = unpack(score_fields(tokens, self.shapes), packed)
         model, ids, targets = self.merge(leaves), fields.pop("tokens"), fields.pop("targets")
         soft, is_soft = _soft(store, fields)
-        keys = self._prompt_keys(pages, fields)
-        h = model(ids, keys, soft=soft, is_soft=is_soft)
-        rows = jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
+        pages = dict(pages)
+        h = model(ids, self._prompt_keys(pages, fields), soft=soft, is_soft=is_soft)
+        _, rows = _last_rows(fields)
 
         def scores(part: tuple[Array, Array]) -> Report:
             return logprobs_of(model.logits(part[0]), part[1], MAX_LOGPROBS)
@@ -102,7 +99,7 @@ class Step:
         together = math.gcd(tokens, SCORED_TOGETHER)
         parts = lax.map(scores, (h.reshape(-1, together, h.shape[1]), targets.reshape(-1, together)))
         report = jax.tree.map(lambda x: x.reshape(tokens, *x.shape[2:]), parts)
-        return (model.logits(h[rows]), report), keys.pages
+        return (model.logits(h[rows]), report), pages
 
     def decode_logits(
         self, leaves: Leaves, pages: Pages, packed: Int[Array, " P"], *, rows: int
@@ -161,6 +158,51 @@ class Step:
         last = jnp.where(ended, -1, tokens)
         return (out, reports, jnp.pad(last, (0, before.shape[0] - rows), constant_values=-1)), pages
 
+    def mixed(
+        self,
+        leaves: Leaves,
+        pages: Pages,
+        prompts: Int[Array, " P"],
+        prompt_inputs: DrawInputs,
+        packed: Int[Array, " I"],
+        inputs: DrawInputs,
+        before: Int[Array, " M"],
+        drawn_before: Int[Array, " Q"],
+        store: Float[Array, "S D"] | None = None,
+        *,
+        tokens: int,
+        variant: Variant,
+    ) -> tuple[tuple[Int[Array, "1 M"], Int[Array, " Q"], Int[Array, " M"]], Pages]:
+        """`prefill` and one step of `decode` over the largest batch: each weight is read once.
+
+        Returns the tokens of those that decode, -1 where there is none, the first tokens of the prompts, and the last
+        token of each decode row for the next launch.
+        """
+        count = before.shape[0]
+        fields = unpack(decode_fields(count, self.shapes.table_width), packed)
+        prompt = unpack(prefill_fields(tokens, self.shapes), prompts)
+        first = _first_tokens(fields, jnp.concatenate([before, drawn_before]))
+        alive = (first >= 0) & (fields["budgets"] > 0)
+        fields["positions"] = jnp.where(alive, fields["positions"], -1)
+        model, pages = self.merge(leaves), dict(pages)
+        ids = jnp.concatenate([jnp.maximum(first, 0), prompt.pop("tokens")])
+        soft, is_soft = _soft(store, prompt, ordinary=count)
+        row_fields, rows = _last_rows(prompt)
+        both = {name: jnp.concatenate([fields[name], row_fields[name]]) for name in row_fields}
+        h = model(
+            ids,
+            PagedMixed(self._token_keys(pages, fields), self._prompt_keys(pages, prompt), count),
+            rows=jnp.concatenate([jnp.arange(count), count + rows]),
+            row_keys=self._token_keys(pages, both),
+            soft=soft,
+            is_soft=is_soft,
+        )
+        logits = model.logits(h)
+        drawn, _ = self.draw(logits[:count], inputs, variant=variant)
+        drawn_first, _ = self.draw(logits[count:], prompt_inputs, variant=variant)
+        out = jnp.where(alive, drawn, -1)
+        return (out[None], drawn_first, jnp.where(_is_stop(out, fields), -1, out)), pages
+
     def draw(
         self,
         logits: Float[Array, "B V"],
@@ -175,34 +217,47 @@ class Step:
         return drawn, jax.tree.map(lambda x: x[None], report)
 
     def _prompt_keys(self, pages: Pages, fields: dict[str, Array]) -> PagedPrefill:
+        """Of packed prompts; `pages` is written to."""
         return PagedPrefill(
-            dict(pages),
+            pages,
             **fields,
             page_size=self.shapes.page_size,
             dtype=self.dtype,
             implementation=self.implementation,
         )
 
-    def _one_token(self, model: TextModel, pages: Pages, fields, tokens, positions):
-        keys = PagedDecode(
-            dict(pages),
-            positions=positions,
+    def _token_keys(self, pages: Pages, fields: dict[str, Array]) -> PagedDecode:
+        """Of one token in each row; `pages` is written to."""
+        return PagedDecode(
+            pages,
+            positions=fields["positions"],
             sliding_table=fields["sliding_table"],
             full_table=fields["full_table"],
             dtype=self.dtype,
             implementation=self.implementation,
         )
-        logits = model.logits(model(tokens, keys))
-        return logits, keys.pages
+
+    def _one_token(self, model: TextModel, pages: Pages, fields, tokens, positions):
+        pages = dict(pages)
+        keys = self._token_keys(pages, fields | {"positions": positions})
+        return model.logits(model(tokens, keys)), pages
+
+
+def _last_rows(fields: dict[str, Array]) -> tuple[dict[str, Array], Int[Array, " R"]]:
+    """Of each prompt piece: its last token's position (-1: no piece) and pages, and its place among the packed."""
+    last = jnp.where(fields["lengths"] > 0, fields["contexts"] - 1, -1)
+    tables = {name: fields[name] for name in ("sliding_table", "full_table")}
+    return {"positions": last, **tables}, jnp.maximum(fields["starts"] + fields["lengths"] - 1, 0)
 
 
 def _soft(
-    store: Float[Array, "S D"] | None, fields: dict[str, Array]
+    store: Float[Array, "S D"] | None, fields: dict[str, Array], *, ordinary: int = 0
 ) -> tuple[Float[Array, "T D"] | None, Bool[Array, " T"] | None]:
-    """What stands in the place of embeddings, and where; nothing for a model without encoders."""
+    """What stands in the place of embeddings, and where, behind so many `ordinary` tokens; nothing for a model without
+    encoders."""
     if store is None:
         return None, None
-    rows = fields.pop("soft")
+    rows = jnp.pad(fields.pop("soft"), (ordinary, 0), constant_values=-1)
     return store[jnp.maximum(rows, 0)], rows >= 0
 
 

@@ -71,6 +71,11 @@ class SamplingParams:
     def has_penalties(self) -> bool:
         return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0)
 
+    @property
+    def is_shaped(self) -> bool:
+        """Its tokens are drawn from changed logits, or their log probabilities are told."""
+        return bool(self.has_penalties or self.min_tokens or self.logit_bias or self.logprobs is not None)
+
     def _check_ranges(self) -> None:
         _whole("max_tokens", self.max_tokens, low=1, optional=True)
         _number("temperature", self.temperature, low=0.0, high=100.0)

@@ -2,7 +2,7 @@
 
 import zlib
 
-from g4jax.engine.plan import DRAWN, DecodePlan, DecodeResult, PrefillPlan, PrefillResult
+from g4jax.engine.plan import DRAWN, DecodePlan, DecodeResult, MixedPlan, MixedResult, PrefillPlan, PrefillResult
 from g4jax.engine.request import Request, TokenLogprobs
 from g4jax.engine.scheduler import Scheduler
 
@@ -64,9 +64,25 @@ class FakeDevice:
         following = {p.request.id: p.request.prompt_ids[p.start + 1 : p.end + 1] for p in plan.pieces}
         return {name: [TokenLogprobs(-float(t), [], []) for t in tokens] for name, tokens in following.items()}
 
+    def mixed(self, plan: MixedPlan) -> MixedResult:
+        """Both parts read what the launch before left, and neither may write where the other reads."""
+        prompts, decoding = [piece.request for piece in plan.prefill.pieces], plan.decode.requests
+        assert all(request.is_plain for request in (*prompts, *decoding))
+        assert len({request.id for request in (*prompts, *decoding)}) == len(prompts) + len(decoding)
+        decode = self._decode(plan.decode)
+        rows = {row: self.left[row] for row in range(len(decoding))}
+        prefill = self.prefill(plan.prefill)
+        for row, request in enumerate(decoding):
+            if decode.tokens[row] != [-1]:
+                self._attend(request, rows[row], len(rows[row]) - 2)
+        return MixedResult(prefill, decode)
+
     def decode(self, plan: DecodePlan) -> DecodeResult:
         [guided] = {request.guide is not None for request in plan.requests}
         assert plan.steps == (1 if guided else self.scheduler.decode_steps)
+        return self._decode(plan)
+
+    def _decode(self, plan: DecodePlan) -> DecodeResult:
         assert 0 < len(plan.requests) <= self.scheduler.max_batch
         of_rows = zip(plan.requests, plan.sources, strict=True)
         tokens = [list(request.tokens if source < 0 else self.left[source]) for request, source in of_rows]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from g4jax.config import Gemma4Config
-from scripts.inspect_step import CONFIGS, inspect_decode, inspect_encoder
+from scripts.inspect_step import CONFIGS, cache_copies, inspect_decode, inspect_encoder
 
 pytest.importorskip("jax_plugins.xla_cuda13")
 
@@ -16,6 +16,11 @@ def test_a_token_takes_few_launches_and_copies_nothing(name, most):
     figures, kernels = inspect_decode(config.text, batch=1)
     assert 5 * config.text.num_layers < figures["launches_per_token"] <= most, kernels
     assert figures["cache_copies"] == figures["weight_sized_temporaries"] == 0
+
+
+def test_prompts_beside_a_decode_batch_copy_no_cache():
+    config = Gemma4Config.from_dict(json.loads((CONFIGS / "e2b.json").read_text()))
+    assert cache_copies(config.text, ("mixed", 64, "greedy"), batch=32) == 0
 
 
 @pytest.mark.parametrize(("name", "key", "most"), [("e2b", ("see", 280, 2), 300), ("e2b", ("hear", 128), 420)])

@@ -5,7 +5,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from g4jax.engine.plan import DecodePlan, DecodeResult, PrefillPlan, PrefillResult, Update
+from g4jax.engine.plan import (
+    DecodePlan,
+    DecodeResult,
+    MixedPlan,
+    MixedResult,
+    PrefillPlan,
+    PrefillResult,
+    Update,
+)
 from g4jax.engine.request import Request
 from g4jax.engine.scheduler import Scheduler
 from g4jax.sample.params import InvalidParameter, SamplingParams
@@ -24,21 +32,30 @@ def make_request(name: str, prompt: list[int], spans=(), salt=b"", **params) -> 
     return Request(name, prompt, SamplingParams(**params), frozenset({END}), spans, salt)
 
 
-Launch = tuple[PrefillPlan, PrefillResult] | tuple[DecodePlan, DecodeResult]
+Launch = tuple[PrefillPlan, PrefillResult] | tuple[DecodePlan, DecodeResult] | tuple[MixedPlan, MixedResult]
 
 
 def launch(scheduler: Scheduler, device: FakeDevice) -> Launch | None:
     """Plan and run; None when there is nothing to do."""
-    plan = scheduler.plan()
-    if plan is None:
-        return None
-    return (plan, device.prefill(plan)) if isinstance(plan, PrefillPlan) else (plan, device.decode(plan))
+    match scheduler.plan():
+        case None:
+            return None
+        case PrefillPlan() as plan:
+            return plan, device.prefill(plan)
+        case DecodePlan() as plan:
+            return plan, device.decode(plan)
+        case MixedPlan() as plan:
+            return plan, device.mixed(plan)
 
 
 def complete(scheduler: Scheduler, launched: Launch) -> list[Update]:
     plan, result = launched
-    complete_kind = scheduler.complete_prefill if isinstance(plan, PrefillPlan) else scheduler.complete_decode
-    return complete_kind(plan, result)
+    kinds = {
+        PrefillPlan: scheduler.complete_prefill,
+        DecodePlan: scheduler.complete_decode,
+        MixedPlan: scheduler.complete_mixed,
+    }
+    return kinds[type(plan)](plan, result)
 
 
 def run_step(scheduler: Scheduler, device: FakeDevice, *, meanwhile=lambda: None) -> list[Update] | None:
@@ -84,8 +101,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         steps=st.integers(1, 5),
         spare=st.integers(0, 6),
         full=st.integers(4, 30),
+        mixes_from=st.integers(0, 2),
     )
-    def start(self, page_size, window, tokens, steps, spare, full):
+    def start(self, page_size, window, tokens, steps, spare, full, mixes_from):
         least = -(-(window - 1 + 2 * max(tokens, steps)) // page_size) + 2
         self.scheduler = make_scheduler(
             sliding_pages=least + spare,
@@ -94,6 +112,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             window=window,
             max_prefill_tokens=tokens,
             decode_steps=steps,
+            mixes_from=mixes_from,
         )
         self.device = FakeDevice(self.scheduler)
         self.requests: dict[str, Request] = {}
@@ -102,7 +121,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.under_way: Launch | None = None
 
     @rule(
-        data=st.data(), most=st.integers(1, 20) | st.none(), least=st.integers(0, 4), salt=st.sampled_from([b"", b"s"])
+        data=st.data(),
+        most=st.integers(1, 20) | st.none(),
+        least=st.sampled_from([0, 0, 0, 1, 4]),
+        salt=st.sampled_from([b"", b"s"]),
     )
     def add(self, data, most, least, salt):
         limit = self.scheduler.max_model_len - 1
@@ -185,6 +207,40 @@ def test_prefill_and_decode_alternate():
         elif isinstance(plan, DecodePlan):
             scheduler.complete_decode(plan, device.decode(plan))
     assert kinds == [DecodePlan, PrefillPlan, DecodePlan, PrefillPlan, DecodePlan]
+
+
+def mixed_scheduler(*others: Request, **changes) -> tuple[Scheduler, FakeDevice]:
+    """Two requests that decode, and `others` that have just come."""
+    scheduler = make_scheduler(max_batch=4, mixes_from=2, **changes)
+    device = FakeDevice(scheduler)
+    for name, prompt in (("a", [1, 2, 3]), ("b", [4, 5, 6])):
+        scheduler.add(make_request(name, prompt, max_tokens=25, ignore_eos=True))
+    run_step(scheduler, device)
+    run_step(scheduler, device)
+    for request in others:
+        scheduler.add(request)
+    return scheduler, device
+
+
+def test_prompts_go_with_those_that_decode():
+    scheduler, device = mixed_scheduler(make_request("c", COMMON[:14], max_tokens=9))
+    launched = launch(scheduler, device)
+    assert launched is not None and isinstance(launched[0], MixedPlan)
+    plan = launched[0]
+    assert [piece.request.id for piece in plan.prefill.pieces] == ["c"]
+    assert [request.id for request in plan.decode.requests] == ["a", "b"] and plan.decode.steps == 1
+    # The next launch goes on from tokens of both parts that the host does not know yet.
+    following = launch(scheduler, device)
+    assert following is not None and isinstance(following[0], DecodePlan) and following[0].sources == (0, 1)
+    complete(scheduler, launched)
+    complete(scheduler, following)
+    run_to_end(scheduler, device)
+
+
+@pytest.mark.parametrize("asked", [{"logprobs": 0}, {"prompt_logprobs": 0}, {"presence_penalty": 1.0}])
+def test_prompts_that_ask_for_more_than_a_draw_go_alone(asked):
+    scheduler, device = mixed_scheduler(make_request("c", [7, 8], max_tokens=3, **asked))
+    assert isinstance(scheduler.plan(), PrefillPlan)
 
 
 def test_the_next_turn_of_a_conversation_computes_only_what_is_new():

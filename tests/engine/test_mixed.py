@@ -1,0 +1,70 @@
+"""Prompts that go with a decode batch in one launch answer as they do alone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from g4jax.engine import capacity
+from g4jax.engine.engine import Engine
+from g4jax.engine.plan import MixedPlan
+from g4jax.engine.request import Request
+from g4jax.sample.params import SamplingParams
+from g4jax.testing.checkpoints import write_checkpoint
+from g4jax.testing.encoder_configs import tiny_with_encoders
+from tests.engine.tiny_engine import alone, build, requests, run, write_wandering
+from tests.parity.media_reference import prompt
+
+
+@pytest.fixture
+def mixing(monkeypatch):
+    """Engines of the CPU mix as those of a GPU do, from one decoding request on."""
+    shapes = capacity._shapes
+
+    def with_mixed(*args) -> object:
+        usual = shapes(*args)
+        return dataclasses.replace(usual, mixed_tokens=usual.prefill_tokens)
+
+    monkeypatch.setattr(capacity, "_shapes", with_mixed)
+
+
+def plans(engine: Engine, monkeypatch) -> list[type]:
+    """The kinds of all plans that are launched from now on."""
+    kinds, start = [], engine.runner.start
+    monkeypatch.setattr(engine.runner, "start", lambda plan: (kinds.append(type(plan)), start(plan))[1])
+    return kinds
+
+
+@pytest.mark.parametrize("variant", ["e2b", "26b-a4b", "31b"])
+def test_mixed_launches_change_no_answer(variant, tmp_path, mixing, monkeypatch):
+    write_wandering(tmp_path, variant)
+    engine = build(tmp_path)
+    kinds = plans(engine, monkeypatch)
+    together = run(engine, requests(9))
+    assert kinds.count(MixedPlan) > 3
+    assert together == alone(engine, requests(9))
+    assert any(len(tokens) > 4 for tokens in together.values())
+
+
+def test_images_go_with_those_that_decode(tmp_path, mixing, monkeypatch):
+    write_checkpoint(tmp_path, tiny_with_encoders("31b"), dtype=np.float32)
+    engine = build(tmp_path, max_prefill_tokens=16)
+    ids, media = prompt("31b")
+    params = SamplingParams(temperature=0.0, max_tokens=12)
+
+    def batch() -> list[Request]:
+        return [*requests(4), *(Request(f"seen {i}", ids, params, media=media) for i in range(2))]
+
+    kinds = plans(engine, monkeypatch)
+    together = run(engine, batch())
+    assert kinds.count(MixedPlan) > 3
+    engine.flush_cache()
+    assert together == alone(engine, batch())
+
+
+def test_on_two_devices(tmp_path, mixing, monkeypatch):
+    write_wandering(tmp_path, "e2b")
+    engine = build(tmp_path, mesh="tp=2")
+    kinds = plans(engine, monkeypatch)
+    assert run(engine, requests(6)) == alone(build(tmp_path), requests(6))
+    assert MixedPlan in kinds
