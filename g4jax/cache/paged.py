@@ -56,6 +56,7 @@ class PagedPrefill:
         implementation: Implementation | None,
     ):
         self.pages = pages
+        self.padding = rows < 0
         self._positions, self._limits = positions, limits
         self._pieces = (starts, lengths, contexts)
         self._tables = {True: sliding_table, False: full_table}
@@ -118,6 +119,7 @@ class PagedDecode:
         implementation: Implementation | None,
     ):
         self.pages = pages
+        self.padding = None if len(positions) == 1 else positions < 0  # A single row is always used.
         self._positions = positions
         self._tables = {True: sliding_table, False: full_table}
         self._rope = RopeCache(jnp.maximum(positions, 0), dtype)
@@ -157,6 +159,8 @@ class PagedMixed:
 
     def __init__(self, decode: PagedDecode, prefill: PagedPrefill, rows: int):
         self._decode, self._prefill, self._rows = decode, prefill, rows
+        unused = jnp.zeros(rows, bool) if decode.padding is None else decode.padding
+        self.padding = jnp.concatenate([unused, prefill.padding])
 
     def attend(
         self,

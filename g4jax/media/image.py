@@ -112,7 +112,7 @@ def resize(image: PIL.Image.Image, height: int, width: int) -> UInt8[np.ndarray,
     result = np.empty((height, width, 3), np.uint8)
 
     def put(first: int, end: int, strip: PIL.Image.Image) -> None:
-        result[:, CELL * first : CELL * end] = strip
+        result[:, CELL * first : CELL * end] = np.asarray(strip)
 
     _resize(image, height, width, put)
     return result

@@ -91,4 +91,5 @@ def _take(residual: Residual, rows: Int[Array, " Q"]) -> Residual:
 
 
 def _rows(x: Array | None, rows: Int[Array, " Q"]) -> Array | None:
-    return None if x is None else x[rows]
+    """Those rows of [R, W], or of every split of [S, R, W]."""
+    return None if x is None else x[..., rows, :]

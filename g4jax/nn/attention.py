@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from g4jax.config import LayerSpec, RopeSpec, TextConfig
 from g4jax.nn.linear import ColumnLinear, RowLinear
@@ -17,12 +17,18 @@ from g4jax.nn.norm import RMSNorm
 from g4jax.nn.rope import rope_tables
 from g4jax.sharding import check_divisible, local_kv_heads
 from pallas_kernels.core import Implementation
+from pallas_kernels.norm import Splits
 from pallas_kernels.qkv import qkv_rope
 
 
 @runtime_checkable
 class Keys(Protocol):
     """Where keys and values are kept."""
+
+    @property
+    def padding(self) -> Bool[Array, " R"] | None:
+        """The rows that nobody reads; None where there are none. Experts do not compute them."""
+        ...
 
     def attend(
         self,
@@ -56,7 +62,7 @@ class Attention(nnx.Module):
         self.q_norm = RMSNorm(spec.head_dim, config.rms_norm_eps, dtype)
         self.k_norm = RMSNorm(spec.head_dim, config.rms_norm_eps, dtype) if spec.owns_kv else None
 
-    def __call__(self, qkv: Float[Array, "R C"], keys: Keys) -> Float[Array, "R D"]:
+    def __call__(self, qkv: Float[Array, "R C"], keys: Keys) -> Splits:
         k_norm = None if self.k_norm is None else self.k_norm.weight[...]
         o = keys.attend(self.spec, qkv, self.q_norm.weight[...], k_norm, num_heads=self.num_heads, eps=self.eps)
         return self.o_proj(o)
@@ -67,6 +73,7 @@ class DenseKeys:
 
     def __init__(self, batch: int, length: int, dtype: DTypeLike):
         self.batch, self.length, self.dtype = batch, length, dtype
+        self.padding = None
         self.positions = jnp.tile(jnp.arange(length, dtype=jnp.int32), batch)
         self._tables: dict[RopeSpec, tuple[Array, Array]] = {}
         self._kv: dict[int, tuple[Array, Array]] = {}

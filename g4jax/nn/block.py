@@ -5,18 +5,18 @@ norm, addition and the next projection can be one kernel.
 """
 
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from g4jax.config import LayerSpec, TextConfig
 from g4jax.nn.attention import Attention, Keys
-from g4jax.nn.linear import ColumnLinear
+from g4jax.nn.linear import ColumnLinear, RowLinear
 from g4jax.nn.mlp import GatedMLP
 from g4jax.nn.moe import SparseFeedForward
 from g4jax.nn.norm import RMSNorm
 from g4jax.nn.param import param
 from pallas_kernels.core import Implementation
 from pallas_kernels.linear import Columns
-from pallas_kernels.norm import Residual
+from pallas_kernels.norm import Residual, Splits
 
 
 class DecoderBlock(nnx.Module):
@@ -41,17 +41,19 @@ class DecoderBlock(nnx.Module):
     def __call__(self, residual: Residual, keys: Keys, per_layer_inputs: Float[Array, "R LP"] | None) -> Residual:
         x, qkv = self.self_attn.qkv_proj.after_norm(residual, self.input_layernorm, eps=self.eps)
         residual = Residual(x, self.self_attn(qkv, keys), self.post_attention_layernorm.weight[...], None)
-        x, y = self._feed_forward(residual)
+        x, y = self._feed_forward(residual, keys.padding)
         post = self.post_feedforward_layernorm
         if self.per_layer is not None and per_layer_inputs is not None:
             x, y = self.per_layer(Residual(x, y, post.weight[...], None), per_layer_inputs)
             post = self.per_layer.post_per_layer_input_norm
         return Residual(x, y, post.weight[...], self.layer_scalar[...])
 
-    def _feed_forward(self, residual: Residual) -> tuple[Float[Array, "R D"], Float[Array, "R D"]]:
+    def _feed_forward(
+        self, residual: Residual, padding: Bool[Array, " R"] | None
+    ) -> tuple[Float[Array, "R D"], Splits]:
         if self.sparse is None:
             return self.mlp.after_norm(residual, self.pre_feedforward_layernorm)
-        return self.sparse.after_norm(residual, self.pre_feedforward_layernorm, self.mlp)
+        return self.sparse.after_norm(residual, self.pre_feedforward_layernorm, self.mlp, padding)
 
 
 class PerLayerGate(nnx.Module):
@@ -61,14 +63,14 @@ class PerLayerGate(nnx.Module):
         self, hidden: int, width: int, layer: int, eps: float, dtype: DTypeLike, implementation: Implementation | None
     ):
         self.per_layer_input_gate = ColumnLinear(width, hidden, None, dtype, implementation)
-        self.per_layer_projection = ColumnLinear(hidden, width, None, dtype, implementation)
+        self.per_layer_projection = RowLinear(hidden, width, None, dtype, 1, implementation)
         self.post_per_layer_input_norm = RMSNorm(hidden, eps, dtype)
         self.first_column = layer * width
         self.eps = eps
 
     def __call__(
         self, residual: Residual, per_layer_inputs: Float[Array, "R LP"]
-    ) -> tuple[Float[Array, "R D"], Float[Array, "R D"]]:
+    ) -> tuple[Float[Array, "R D"], Splits]:
         own = Columns(per_layer_inputs, self.first_column)
         x, gated = self.per_layer_input_gate.after_norm(residual, None, eps=self.eps, activation="times", times=own)
         return x, self.per_layer_projection(gated)

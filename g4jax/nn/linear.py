@@ -13,7 +13,7 @@ from g4jax.sharding import TP
 from pallas_kernels import linear
 from pallas_kernels.core import Implementation
 from pallas_kernels.linear import Activation, Columns
-from pallas_kernels.norm import Residual
+from pallas_kernels.norm import Residual, Splits
 
 
 class ColumnLinear(nnx.Module):
@@ -48,7 +48,11 @@ class ColumnLinear(nnx.Module):
 
 
 class RowLinear(nnx.Module):
-    """weight [N, K]; `axis` names what K is made of. `tp` devices hold a part of K each and add their results."""
+    """weight [N, K]; `axis` names what K is made of (None: every device holds all of it, and `tp` is 1).
+
+    `tp` devices hold a part of K each and add their results. One that holds all of it may leave the sum to the norm
+    that follows: the result then has splits, as `Residual.y` may.
+    """
 
     def __init__(
         self, n: int, k: int, axis: str | None, dtype: DTypeLike, tp: int, implementation: Implementation | None
@@ -57,7 +61,9 @@ class RowLinear(nnx.Module):
         self.tp = tp
         self.implementation: Implementation | None = implementation
 
-    def __call__(self, x: Float[Array, "R K"]) -> Float[Array, "R N"]:
+    def __call__(self, x: Float[Array, "R K"]) -> Splits:
+        if self.tp == 1:
+            return linear.split_linear(x, self.weight[...], implementation=self.implementation)
         return self.sum_over_devices(self.partial(x))
 
     def partial(self, x: Float[Array, "R K"]) -> Float[Array, "R N"]:

@@ -7,7 +7,7 @@ from g4jax.nn.linear import ColumnLinear, RowLinear
 from g4jax.nn.norm import RMSNorm
 from pallas_kernels import linear
 from pallas_kernels.core import Implementation
-from pallas_kernels.norm import Residual
+from pallas_kernels.norm import Residual, Splits
 
 
 class GatedMLP(nnx.Module):
@@ -18,7 +18,7 @@ class GatedMLP(nnx.Module):
         self.down_proj = RowLinear(hidden, ffn, "ffn", dtype, tp, implementation)
         self.implementation: Implementation | None = implementation
 
-    def after_norm(self, residual: Residual, norm: RMSNorm) -> tuple[Float[Array, "R D"], Float[Array, "R D"]]:
+    def after_norm(self, residual: Residual, norm: RMSNorm) -> tuple[Float[Array, "R D"], Splits]:
         """The stream that `residual` stands for, and the MLP of its norm."""
         x, hidden = self.gate_up_proj.after_norm(residual, norm, eps=norm.eps, activation="gated")
         return x, self.down_proj(hidden)

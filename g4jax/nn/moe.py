@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, DTypeLike, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from g4jax.config import TextConfig
 from g4jax.nn.linear import ColumnLinear
@@ -68,11 +68,14 @@ class SparseFeedForward(nnx.Module):
         self.implementation: Implementation | None = implementation
 
     def after_norm(
-        self, residual: Residual, norm: RMSNorm, mlp: GatedMLP
+        self, residual: Residual, norm: RMSNorm, mlp: GatedMLP, padding: Bool[Array, " R"] | None
     ) -> tuple[Float[Array, "R D"], Float[Array, "R D"]]:
-        """The stream that `residual` stands for, and the sum of both branches of it."""
+        """The stream that `residual` stands for, and the sum of both branches of it: the dense one alone of padding."""
         norms = (norm.weight[...], self.router.scale[...], self.pre_feedforward_layernorm_2.weight[...])
         x, (h, z, u) = add_rms_norm(residual, norms, eps=norm.eps, implementation=self.implementation)
-        dense, sparse = mlp.down_proj.sum_over_devices((mlp.partial(h), self.experts.partial(u, *self.router(z))))
+        chances, ids = self.router(z)
+        if padding is not None:  # All of it would go to the same few experts.
+            ids = jnp.where(padding[:, None], -1, ids)
+        dense, sparse = mlp.down_proj.sum_over_devices((mlp.partial(h), self.experts.partial(u, chances, ids)))
         weights = (self.post_feedforward_layernorm_1.weight[...], self.post_feedforward_layernorm_2.weight[...])
         return x, sum_rms_norm((dense, sparse), weights, eps=norm.eps, implementation=self.implementation)

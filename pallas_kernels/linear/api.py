@@ -8,9 +8,9 @@ from jaxtyping import Float
 from pallas_kernels.core import Implementation, Unsupported, resolve
 from pallas_kernels.linear import reference, triton
 from pallas_kernels.linear.reference import Activation, Columns
-from pallas_kernels.norm.api import Residual, add_rms_norm
+from pallas_kernels.norm.api import Residual, Splits, add_rms_norm
 
-__all__ = ["Activation", "Columns", "gated_linear", "linear", "norm_linear"]
+__all__ = ["Activation", "Columns", "gated_linear", "linear", "norm_linear", "split_linear"]
 
 
 def linear(
@@ -18,6 +18,17 @@ def linear(
 ) -> Float[Array, "R N"]:
     """`x @ w.T`."""
     return _project(x, w, None, None, implementation)
+
+
+def split_linear(
+    x: Float[Array, "R K"], w: Float[Array, "N K"], *, implementation: Implementation | None = None
+) -> Splits:
+    """`x @ w.T` [R, N], or S float32 sums [S, R, N] over parts of K: made for `Residual.y`, where a norm adds them up.
+
+    A kernel splits K where few outputs would keep only a part of the device busy (`tiles.choose_tile`); the plain
+    reference never does.
+    """
+    return _project(x, w, None, None, implementation, split=True)
 
 
 def gated_linear(
@@ -60,11 +71,13 @@ def _project(
     activation: Activation | None,
     times: Columns | None,
     implementation: Implementation | None,
-) -> Float[Array, "R N"]:
+    *,
+    split: bool = False,
+) -> Splits:
     chosen = resolve(implementation)
     if chosen != "reference":
         try:
-            return triton.project(x, w, activation, times, interpret=chosen == "interpret")
+            return triton.project(x, w, activation, times, split=split, interpret=chosen == "interpret")
         except Unsupported:
             pass
     return reference.project(x, w, activation, times)

@@ -1,9 +1,11 @@
-"""Times the products of the released models: the chosen tile and, if asked, every candidate tile.
+"""Times the products of the released models: what is used and, if asked, every candidate and XLA's own product.
 
 python -m pallas_kernels.linear.bench [--models E2B,31B] [--rows 1,8,64] [--names gate_up,down] [--candidates]
 
-Each call takes another weight, so that the caches do not serve it, and depends on the one before. Prints model, shape,
-rows, form, microseconds, GB/s of weights, percent of the device's bandwidth; the last line is all of it as JSON.
+A product comes with the norm it stands beside in a layer: the one before it, or, where its operand is not the stream,
+the one that reads its result and sums its splits. Each call takes another weight, so that the caches do not serve it,
+and waits for the one before. Prints model, shape, rows, form, microseconds, GB/s of weights, percent of the device's
+bandwidth; the last line is all of it as JSON.
 """
 
 from __future__ import annotations
@@ -15,15 +17,15 @@ import json
 import math
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pallas_kernels.linear import Columns, triton
+from pallas_kernels.linear import Columns, linear, norm_linear, reference, split_linear, triton
+from pallas_kernels.linear.candidates import Form, forms
 from pallas_kernels.linear.shapes import SHAPES, Shape
-from pallas_kernels.linear.tiles import DOT_CANDIDATES, GEMV_CANDIDATES, Tile, fit
 from pallas_kernels.norm.api import Residual, add_rms_norm
 from pallas_kernels.timing import median_seconds, percent_of_peak
 
@@ -31,49 +33,64 @@ BYTES_PER_TURN = 2**30
 """Weights read before one is read again, many times the size of the caches."""
 LOOPS = 5
 EPS = 1e-6
-MAX_GEMV_DEPTH = 4096
-"""A deeper stream does not fit the registers of the one-row form."""
-OPTIONS: dict[str, str | bool] = {"xla_gpu_fail_ptx_compilation_on_register_spilling": True}
+OPTIONS: dict[str, str | bool] = {
+    "xla_gpu_fail_ptx_compilation_on_register_spilling": True,
+    "xla_gpu_command_buffer_scheduling_mode": "SERIALIZE",  # one product at a time, as in a step
+}
 
 Step = Callable[[Array, Array, Array], tuple[Array, Array]]
-"""(x, weight, last result) -> (next x, result)."""
+"""(operand, last result, weight) -> the next of both."""
 
 
-class Form(NamedTuple):
-    """A way to compute a product."""
-
-    name: str
-    tile: Tile | None = None
-    fused: bool = True
-    """The stream's norm runs inside the product, where the rows are few enough for that; else it is its own launch."""
-
-
-def step(shape: Shape, rows: int, form: Form) -> Step:
-    """One product whose operand or order hangs on the last result."""
+def stream_step(shape: Shape, rows: int, form: Form) -> Step:
+    """A product of the stream: the norm before it, and the product."""
     times = Columns(jnp.ones((rows, shape.n), jnp.bfloat16), 0) if shape.activation == "times" else None
-    weight, scale = jnp.ones((shape.k,), jnp.bfloat16), jnp.full((1,), 0.5, jnp.bfloat16)
+    weight = jnp.ones((shape.k,), jnp.bfloat16)
 
-    def normed(x, w, last):
-        residual, then = Residual(x, x, weight, scale), weight if shape.then else None
-        if form.fused and rows <= triton.MAX_NORM_ROWS:
+    def step(x, last, w):
+        # The layer's scalar is the first element of the last result: this makes the chain wait, and costs nothing.
+        residual, then = Residual(x, x, weight, last.reshape(-1)), weight if shape.then else None
+        if form.name == "chosen":
+            options = {"activation": shape.activation, "times": times, "eps": EPS}
+            return norm_linear(residual, then, w, implementation="triton", **options)
+        if form.fused:
             return triton.norm_linear(residual, then, w, shape.activation, times, eps=EPS, tile=form.tile)
         x, h = add_rms_norm(residual, (weight,) * shape.then, eps=EPS, implementation="triton")
-        return plain(x, w, last, h[0] if h else x)
+        if form.tile is None:
+            return x, reference.project(h[0] if h else x, w, shape.activation, times)
+        return x, triton.project(h[0] if h else x, w, shape.activation, times, tile=form.tile)
 
-    def plain(x, w, last, h=None):
-        return x, triton.project(x if h is None else h, w, shape.activation, times, tile=form.tile, after=last)
+    return step
 
-    return jax.jit(normed if shape.normed else plain)
+
+def result_step(shape: Shape, form: Form) -> Step:
+    """A product whose result goes to the stream: the product, and the norm after it."""
+    weight, scale = jnp.ones((shape.n,), jnp.bfloat16), jnp.full((1,), 0.5, jnp.bfloat16)
+    chosen = split_linear if shape.summed else linear
+
+    def step(x, stream, w):
+        x, stream = lax.optimization_barrier((x, stream))  # else XLA would multiply x with several weights at once
+        if form.name == "chosen":
+            y = chosen(x, w, implementation="triton")
+        elif form.tile is None:
+            y = reference.linear(x, w)
+        else:
+            y = triton.project(x, w, None, None, tile=form.tile)
+        residual = Residual(stream, y, weight, scale)
+        stream, _ = add_rms_norm(residual, (weight,), eps=EPS, implementation="triton")
+        return x, stream
+
+    return step
 
 
 def compile_chain(shape: Shape, rows: int, count: int, form: Form) -> Any:
     """A program that runs the product with each of `count` weights, LOOPS times over."""
-    one = step(shape, rows, form)
+    one = jax.jit(stream_step(shape, rows, form) if shape.normed else result_step(shape, form))
 
     def chain(x, last, weights):
         def body(_, carry):
             for w in weights:
-                carry = one(carry[0], w, carry[1])
+                carry = one(*carry, w)
             return carry
 
         return lax.fori_loop(0, LOOPS, body, (x, last))
@@ -81,20 +98,6 @@ def compile_chain(shape: Shape, rows: int, count: int, form: Form) -> Any:
     x, last = (jax.ShapeDtypeStruct((rows, n), jnp.bfloat16) for n in (shape.k, shape.n))
     weights = [jax.ShapeDtypeStruct(shape.weight, jnp.bfloat16)] * count
     return jax.jit(chain).lower(x, last, weights).compile(OPTIONS)
-
-
-def forms(shape: Shape, rows: int, *, every: bool) -> list[Form]:
-    """What is used, and if `every` all the candidates."""
-    chosen = [Form("chosen")]
-    if not every:
-        return chosen
-    tiles: list[Tile] = list(dict.fromkeys(t._replace(depth=fit(shape.k, t.depth)) for t in DOT_CANDIDATES))
-    if rows == 1 and not (shape.normed and shape.k > MAX_GEMV_DEPTH):
-        tiles += GEMV_CANDIDATES
-    found = chosen + [Form(str(tile), tile=tile) for tile in tiles]
-    if shape.normed and rows <= triton.MAX_NORM_ROWS:
-        found += [Form(f"norm, then {tile}", tile=tile, fused=False) for tile in tiles]
-    return found
 
 
 def measure(shape: Shape, rows: int, *, every: bool, pool: concurrent.futures.Executor) -> list[dict[str, Any]]:
@@ -115,6 +118,7 @@ def measure(shape: Shape, rows: int, *, every: bool, pool: concurrent.futures.Ex
             continue
         seconds = median_seconds(functools.partial(future.result(), x, last, weights)) / LOOPS / count
         gbs = size / seconds / 1e9
+        name = name if shape.normed else f"{name} + add_rms_norm"
         results.append(
             {"model": shape.model, "shape": shape.name, "rows": rows, "form": name, "us": round(seconds * 1e6, 2)}
             | {"gbs": round(gbs), "percent": percent_of_peak(gbs)}

@@ -18,8 +18,11 @@ from pallas_kernels.linear.tiles import DotTile
 def dot_kernel(
     operand: Rows | Stream, w: Any, activation: Activation | None, times: Columns | None, out: Any, tile: DotTile
 ) -> None:
-    """The body of a program: columns `program_id(0) * tile.rows` and on of `out` [R, N]; w is [N, K], gated [2N, K]."""
-    columns = out.shape[1]
+    """The body of a program: columns `program_id(0) * tile.rows` and on of `out` [R, N]; w is [N, K], gated [2N, K].
+
+    With splits `out` is [S, R, N], and the program sums part `program_id(1)` of K.
+    """
+    rows, columns = out.shape[-2:]
     column = pl.program_id(0) * tile.rows + lax.iota(jnp.int32, tile.rows)
     inside = jnp.minimum(column, columns - 1)
     weight_rows = (inside, columns + inside) if activation == "gated" else (inside,)
@@ -34,15 +37,24 @@ def dot_kernel(
         return tuple(total + _product(block, h) for total, block in zip(totals, loaded, strict=True)), state
 
     totals = (jnp.zeros((tile.rows, operand.batch), jnp.float32),) * len(weight_rows)
-    totals, state = lax.fori_loop(0, steps, step, (totals, operand.start(chunk)))
+    first, end, place = _part(steps, tile.splits)
+    totals, state = lax.fori_loop(first, end, step, (totals, operand.start(chunk)))
     scale = operand.scale(state)
     values = [(total if scale is None else total * scale).astype(out.dtype) for total in totals]
 
     row = lax.broadcasted_iota(jnp.int32, values[0].shape, 1)
-    mask = (row < out.shape[0]) & (column < columns)[:, None]
+    mask = (row < rows) & (column < columns)[:, None]
     index = (row, jnp.broadcast_to(column[:, None], row.shape))
     factor = None if times is None else load_columns(times, index, mask)
-    plt.store(out.at[index], activate(values, factor), mask=mask)
+    plt.store(out.at[(*place, *index)], activate(values, factor), mask=mask)
+
+
+def _part(steps: int, splits: int) -> tuple[Any, Any, tuple[Any, ...]]:
+    """The program's first step, the one after its last, and where its sum stands among the splits, if there are any."""
+    if splits == 1:
+        return 0, steps, ()
+    split = pl.program_id(1)
+    return split * steps // splits, (split + 1) * steps // splits, (split,)
 
 
 def load_columns(times: Columns, index: tuple[Array, Array], mask: Array) -> Array:

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from pallas_kernels.linear.dot import load_columns
 from pallas_kernels.linear.operand import Rows, Stream
 from pallas_kernels.linear.reference import Activation, Columns, activate
-from pallas_kernels.linear.tiles import GemvTile, fit
-from pallas_kernels.norm.triton import combine, load_parts
+from pallas_kernels.linear.tiles import GemvTile, fit, is_ragged
+from pallas_kernels.norm.triton import combine, load, load_parts
 
 CHUNK = 256
 """Columns of a segment that are loaded together: 16 bytes for each thread of a warp."""
@@ -32,7 +32,7 @@ def gemv_kernel(
     blocks = pl.cdiv(columns, tile.rows)
     halves = 2 if activation == "gated" else 1
 
-    def load(block):
+    def weights(block):
         column = block * tile.rows + lax.iota(jnp.int32, tile.rows)
         column = jnp.minimum(column, columns - 1)
         return tuple(_load_rows(w, half * columns + column, tile) for half in range(halves))
@@ -46,11 +46,11 @@ def gemv_kernel(
         plt.store(out.at[index], activate(values, factor), mask=mask)
 
     def turn(i, loaded):
-        ahead = load(program + (i + 1) * tile.programs)
+        ahead = weights(program + (i + 1) * tile.programs)
         emit(program + i * tile.programs, loaded)
         return ahead
 
-    first = load(program)
+    first = weights(program)
     h, scale = _row(operand, tile)
     turns = pl.cdiv(blocks, tile.programs)
     last = lax.fori_loop(0, turns - 1, turn, first) if turns > 1 else first
@@ -60,10 +60,11 @@ def gemv_kernel(
 def _row(operand: Rows | Stream, tile: GemvTile) -> tuple[Parts, Array | None]:
     """The operand's row in its dtype, and the scale that its norm leaves to the result."""
     if isinstance(operand, Rows):
-        return [plt.load(operand.x.at[index]) for index in _indices(operand.x.shape[1], tile)], None
+        width = operand.x.shape[1]
+        return [load(operand.x, index, _mask(index, width, tile)) for index in _indices(width, tile)], None
     width = operand.residual.x.shape[1]
     indices = _indices(width, tile)
-    parts = [load_parts(operand.residual, index) for index in indices]
+    parts = [load_parts(operand.residual, index, _mask(index, width, tile)) for index in indices]
     y_scale = (
         None
         if operand.residual.y is None
@@ -73,33 +74,47 @@ def _row(operand: Rows | Stream, tile: GemvTile) -> tuple[Parts, Array | None]:
     for index, value in zip(indices, x, strict=True):
         if operand.out is not None:
             mask = jnp.broadcast_to(operand.program == 0, value.shape)
+            inside = _mask(index, width, tile)
+            mask = mask if inside is None else mask & inside
             plt.store(operand.out.at[index], value.astype(operand.out.dtype), mask=mask)
     scale = None
     if operand.then is not None:
         scale = _scale(x, width, operand.eps)
         x = [
-            value * plt.load(operand.then.at[index[1:]]).astype(jnp.float32)
+            value * load(operand.then, index[1:], _mask(index, width, tile)).astype(jnp.float32)
             for index, value in zip(indices, x, strict=True)
         ]
     return [value.astype(operand.residual.x.dtype) for value in x], scale
 
 
 def _indices(width: int, tile: GemvTile) -> list[tuple[Array, Array]]:
-    """(row 0, column) of every chunk."""
-    segment = width // tile.segments
-    chunk = fit(segment, CHUNK)
+    """(row 0, column) of every chunk. The last columns may be past the end, where segments are no whole chunks."""
+    segment, chunk = width // tile.segments, fit(width // tile.segments, CHUNK)
+    if is_ragged(width, tile):
+        segment, chunk = CHUNK * -(-width // (tile.segments * CHUNK)), CHUNK
     shape = (tile.segments, chunk)
     column = lax.broadcasted_iota(jnp.int32, shape, 0) * segment + lax.broadcasted_iota(jnp.int32, shape, 1)
     return [(jnp.zeros_like(column), column + start) for start in range(0, segment, chunk)]
 
 
+def _mask(index: tuple[Array, Array], width: int, tile: GemvTile) -> Array | None:
+    """Which columns are there; None for all."""
+    return index[1] < width if is_ragged(width, tile) else None
+
+
 def _load_rows(w: Any, row: Array, tile: GemvTile) -> tuple[Array, ...]:
-    shape = (tile.rows, *_indices(w.shape[1], tile)[0][1].shape)
+    width = w.shape[1]
+    shape = (tile.rows, *_indices(width, tile)[0][1].shape)
     rows = jnp.broadcast_to(row[:, None, None], shape)
-    return tuple(
-        plt.load(w.at[rows, jnp.broadcast_to(column[None], shape)], eviction_policy="evict_first")
-        for _, column in _indices(w.shape[1], tile)
-    )
+
+    def part(index: tuple[Array, Array]) -> Array:
+        at, mask = w.at[rows, jnp.broadcast_to(index[1][None], shape)], _mask(index, width, tile)
+        if mask is None:
+            return plt.load(at, eviction_policy="evict_first")
+        mask = jnp.broadcast_to(mask[None], shape)
+        return plt.load(at, mask=mask, other=jnp.zeros((), w.dtype), eviction_policy="evict_first")
+
+    return tuple(part(index) for index in _indices(width, tile))
 
 
 def _dot(parts: tuple[Array, ...], h: Parts) -> Float[Array, " N"]:

@@ -18,6 +18,8 @@ class Shape(NamedTuple):
     normed: bool = False
     then: bool = True
     """The stream is normed before the product; the per-layer gate takes it as it stands."""
+    summed: bool = False
+    """The result goes to the next norm of the stream, which sums splits."""
 
     @property
     def weight(self) -> tuple[int, int]:
@@ -27,16 +29,17 @@ class Shape(NamedTuple):
 def _per_layer(model: str, d: int) -> tuple[Shape, ...]:
     return (
         Shape(model, "per_layer_gate", 256, d, "times", normed=True, then=False),
-        Shape(model, "per_layer_projection", d, 256),
+        Shape(model, "per_layer_projection", d, 256, summed=True),
     )
 
 
 def _attention(model: str, d: int, kind: str, qkv: int, heads: int) -> tuple[Shape, ...]:
-    return Shape(model, f"qkv {kind}", qkv, d, normed=True), Shape(model, f"o {kind}", d, heads)
+    return Shape(model, f"qkv {kind}", qkv, d, normed=True), Shape(model, f"o {kind}", d, heads, summed=True)
 
 
-def _mlp(model: str, d: int, f: int) -> tuple[Shape, ...]:
-    return Shape(model, f"gate_up {f}", f, d, "gated", normed=True), Shape(model, f"down {f}", d, f)
+def _mlp(model: str, d: int, f: int, *, summed: bool = True) -> tuple[Shape, ...]:
+    gate_up = Shape(model, f"gate_up {f}", f, d, "gated", normed=True)
+    return gate_up, Shape(model, f"down {f}", d, f, summed=summed)
 
 
 def _head(model: str, d: int) -> tuple[Shape, ...]:
@@ -57,7 +60,7 @@ SHAPES: tuple[Shape, ...] = (
     *_head("E4B", 2560),
     *_attention("26B-A4B", 2816, "sliding", 8192, 4096),
     *_attention("26B-A4B", 2816, "full", 9216, 8192),
-    *_mlp("26B-A4B", 2816, 2112),
+    *_mlp("26B-A4B", 2816, 2112, summed=False),
     Shape("26B-A4B", "router", 128, 2816),
     *_head("26B-A4B", 2816),
     *_attention("31B", 5376, "sliding", 16384, 8192),

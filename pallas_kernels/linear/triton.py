@@ -17,37 +17,42 @@ from pallas_kernels.linear.dot import dot_kernel
 from pallas_kernels.linear.gemv import gemv_kernel
 from pallas_kernels.linear.operand import Rows, Stream
 from pallas_kernels.linear.reference import Activation, Columns
-from pallas_kernels.linear.tiles import DotTile, Tile, choose_tile
-from pallas_kernels.norm.reference import Residual
+from pallas_kernels.linear.tiles import MAX_NORM_ROWS, DotTile, Tile, choose_tile
+from pallas_kernels.norm.reference import Residual, Splits
 from pallas_kernels.norm.triton import ANY
 
-MAX_ROWS = 64
-"""Above, a product is bound by arithmetic and XLA's own is as good."""
-MAX_NORM_ROWS = 4
-"""Above, every program repeating the norm costs more than one launch for it."""
 MIN_DEPTH = 16
 """The fewest columns of a tensor core product."""
 
 
-@launcher("activation", "interpret", "tile")
+@launcher("activation", "split", "interpret", "tile")
 def project(
     x: Float[Array, "R K"],
     w: Float[Array, "M K"],
     activation: Activation | None,
     times: Columns | None,
     *,
+    split: bool = False,
     interpret: bool = False,
     tile: Tile | None = None,
-    after: Array | None = None,
-) -> Float[Array, "R N"]:
+) -> Splits:
     """See `reference.project`; raises Unsupported for batches and depths that are not its own.
 
-    `tile` and `after`, an array that is not read but must have been computed, are for measurements.
+    With `split` (and no activation) the result may be splits [S, R, N]. `tile` is for measurements.
     """
-    if x.shape[0] > MAX_ROWS:
-        raise Unsupported(f"{x.shape[0]} rows: more than {MAX_ROWS}")
-    out = jax.ShapeDtypeStruct((x.shape[0], _columns(w, activation)), x.dtype)
-    return _launch(lambda x, stream: Rows(x), x, w, activation, times, [out], interpret, tile, after)[0]
+    (rows, k), n = x.shape, _columns(w, activation)
+    if tile is None:
+        gated, wide = activation == "gated", x.dtype == jnp.float32
+        tile = choose_tile(n, k, rows=rows, gated=gated, normed=False, wide=wide, split=split)
+    if tile is None:
+        raise Unsupported(f"{rows} rows are left to XLA")
+    if isinstance(tile, DotTile) and tile.splits > 1:
+        if activation is not None:
+            raise ValueError("an activation needs the whole product, not splits of it")
+        out = jax.ShapeDtypeStruct((tile.splits, rows, n), jnp.float32)
+    else:
+        out = jax.ShapeDtypeStruct((rows, n), x.dtype)
+    return _launch(lambda x, stream: Rows(x), x, w, activation, times, [out], interpret, tile)[0]
 
 
 @launcher("activation", "eps", "interpret", "tile")
@@ -62,18 +67,25 @@ def norm_linear(
     interpret: bool = False,
     tile: Tile | None = None,
 ) -> tuple[Float[Array, "R D"], Float[Array, "R N"]]:
-    """See `api.norm_linear`; raises Unsupported for batches and depths that are not its own."""
-    if residual.x.shape[0] > MAX_NORM_ROWS:
-        raise Unsupported(f"{residual.x.shape[0]} rows: more than {MAX_NORM_ROWS}")
-    shape, dtype = residual.x.shape, residual.x.dtype
-    outputs = [jax.ShapeDtypeStruct((shape[0], _columns(w, activation)), dtype)]
+    """See `api.norm_linear`; raises Unsupported for batches and depths that are not its own, and for splits."""
+    (rows, k), n, dtype = residual.x.shape, _columns(w, activation), residual.x.dtype
+    if rows > MAX_NORM_ROWS:
+        raise Unsupported(f"{rows} rows: more than {MAX_NORM_ROWS}")
+    if residual.y is not None and residual.y.ndim == 3:
+        raise Unsupported("every program would sum the splits")
+    if tile is None:
+        gated = activation == "gated"
+        tile = choose_tile(n, k, rows=rows, gated=gated, normed=True, wide=dtype == jnp.float32)
+    if tile is None:
+        raise Unsupported(f"{rows} rows are left to XLA")
+    outputs = [jax.ShapeDtypeStruct((rows, n), dtype)]
     if residual.y is not None or residual.scale is not None:
-        outputs.append(jax.ShapeDtypeStruct(shape, dtype))
+        outputs.append(jax.ShapeDtypeStruct((rows, k), dtype))
 
     def operand(given: Any, stream: Any) -> Stream:
         return Stream(given[0], given[1], stream, eps, pl.program_id(0))
 
-    out, *stream = _launch(operand, (residual, then), w, activation, times, outputs, interpret, tile, None)
+    out, *stream = _launch(operand, (residual, then), w, activation, times, outputs, interpret, tile)
     return (stream[0] if stream else residual.x), out
 
 
@@ -89,21 +101,17 @@ def _launch(
     times: Columns | None,
     outputs: list[jax.ShapeDtypeStruct],
     interpret: bool,
-    tile: Tile | None,
-    after: Array | None,
+    tile: Tile,
 ) -> Sequence[Array]:
-    """The product [R, N] of `make_operand(given, stream)` with w and, if there is a second output, the stream."""
-    (rows, columns), depth = outputs[0].shape, w.shape[1]
-    wide = outputs[0].dtype == jnp.float32
-    normed = not isinstance(given, Array)
-    tile = tile or choose_tile(columns, depth, rows=rows, gated=activation == "gated", normed=normed, wide=wide)
+    """The product of `make_operand(given, stream)` with w and, if there is a second output, the stream."""
+    depth, columns = w.shape[1], outputs[0].shape[-1]
     if isinstance(tile, DotTile) and tile.depth < MIN_DEPTH:
         raise Unsupported(f"depth {depth} is not a multiple of {MIN_DEPTH}")
     start = 0 if times is None else times.start
-    leaves, tree = jax.tree.flatten((given, w, None if times is None else times.array, after))
+    leaves, tree = jax.tree.flatten((given, w, None if times is None else times.array))
 
     def kernel(*refs):
-        given, w_ref, times_ref, _ = jax.tree.unflatten(tree, refs[: len(leaves)])
+        given, w_ref, times_ref = jax.tree.unflatten(tree, refs[: len(leaves)])
         out, *stream = refs[len(leaves) :]
         operand = make_operand(given, stream[0] if stream else None)
         factor = None if times_ref is None else Columns(times_ref, start)
@@ -112,10 +120,10 @@ def _launch(
         else:
             gemv_kernel(operand, w_ref, activation, factor, out, tile)
 
-    blocks = pl.cdiv(columns, tile.rows)
+    normed = not isinstance(given, Array)
     return pl.pallas_call(
         kernel,
-        grid=(blocks if isinstance(tile, DotTile) else min(blocks, tile.programs),),
+        grid=_grid(columns, tile),
         in_specs=[ANY] * len(leaves),
         out_specs=[ANY] * len(outputs),
         out_shape=outputs,
@@ -123,3 +131,10 @@ def _launch(
         interpret=interpret,
         name=f"{'norm_' * normed}{activation or 'plain'}_linear",
     )(*leaves)
+
+
+def _grid(columns: int, tile: Tile) -> tuple[int, ...]:
+    blocks = pl.cdiv(columns, tile.rows)
+    if isinstance(tile, DotTile):
+        return (blocks,) if tile.splits == 1 else (blocks, tile.splits)
+    return (min(blocks, tile.programs),)

@@ -7,9 +7,9 @@ from jaxtyping import Float
 
 from pallas_kernels.core import Implementation, Unsupported, resolve
 from pallas_kernels.norm import reference, triton
-from pallas_kernels.norm.reference import Residual, rms_norm
+from pallas_kernels.norm.reference import Residual, Splits, rms_norm
 
-__all__ = ["Residual", "add_rms_norm", "rms_norm", "sum_rms_norm"]
+__all__ = ["Residual", "Splits", "add_rms_norm", "rms_norm", "sum_rms_norm"]
 
 
 def add_rms_norm(

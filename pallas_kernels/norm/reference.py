@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float
+from jaxtyping import DTypeLike, Float
+
+Splits = Float[Array, "R D"] | Float[Array, "S R D"]
+"""A product [R, D], or float32 sums over S parts of its depth: the product is their sum, rounded."""
 
 
 class Residual(NamedTuple):
@@ -16,7 +19,7 @@ class Residual(NamedTuple):
     """
 
     x: Float[Array, "R D"]
-    y: Float[Array, "R D"] | None = None
+    y: Splits | None = None
     """The last block's output; None: nothing is added."""
     weight: Float[Array, " D"] | None = None
     """The weight of the norm after the block; None: the norm has no weight."""
@@ -39,10 +42,15 @@ def add_rms_norm(
     """Computes the stream x' [R, D] and `rms_norm(x') * weight` [R, D] for every weight of `then`."""
     x, y, weight, scale = residual
     if y is not None:
-        x = x + rms_norm(y, weight, eps=eps)
+        x = x + rms_norm(summed(y, x.dtype), weight, eps=eps)
     if scale is not None:
         x = x * scale.astype(x.dtype)
     return x, tuple(rms_norm(x, w, eps=eps) for w in then)
+
+
+def summed(y: Splits, dtype: DTypeLike) -> Float[Array, "R D"]:
+    """The product that `y` stands for: a sum of splits is rounded once, to `dtype`."""
+    return y if y.ndim == 2 else jnp.sum(y, axis=0).astype(dtype)
 
 
 def sum_rms_norm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ def add_rms_norm(
     block = pl.next_power_of_2(width)
     if block > MAX_WIDTH:
         raise Unsupported(f"rows of {width} elements do not fit the registers of a program")
+    splits = residual.y is not None and residual.y.ndim == 3
     writes_stream = residual.y is not None or residual.scale is not None
     outputs = writes_stream + len(then)
     if not outputs:
@@ -54,7 +56,7 @@ def add_rms_norm(
         in_specs=[ANY] * len(leaves),
         out_specs=[ANY] * outputs,
         out_shape=[jax.ShapeDtypeStruct((rows, width), residual.x.dtype)] * outputs,
-        compiler_params=plt.CompilerParams(num_warps=max(1, min(8, block // 256)), num_stages=1),
+        compiler_params=plt.CompilerParams(num_warps=_warps(block, splits), num_stages=1),
         interpret=interpret,
         name="add_rms_norm",
     )(*leaves)
@@ -91,10 +93,15 @@ def sum_rms_norm(
         in_specs=[ANY] * (2 * len(parts)),
         out_specs=ANY,
         out_shape=jax.ShapeDtypeStruct((rows, width), dtype),
-        compiler_params=plt.CompilerParams(num_warps=max(1, min(8, block // 256)), num_stages=1),
+        compiler_params=plt.CompilerParams(num_warps=_warps(block), num_stages=1),
         interpret=interpret,
         name="sum_rms_norm",
     )(*parts, *weights)
+
+
+def _warps(block: int, splits: bool = False) -> int:
+    """Eight elements to a thread; four while there are splits, which are all loaded at once."""
+    return max(1, min(16, block // 128) if splits else min(8, block // 256))
 
 
 def stream_row(stream: Residual, index: tuple[Any, ...], mask: Array, width: int, eps: float) -> Array:
@@ -108,10 +115,18 @@ def load_parts(stream: Residual, index: tuple[Any, ...], mask: Array | None = No
     """In a kernel: the parts of the stream's elements at `index` (rows, columns), in their dtype."""
     return Residual(
         load(stream.x, index, mask),
-        load(stream.y, index, mask),
+        load_y(stream, index, mask),
         load(stream.weight, index[-1:], mask),
         load(stream.scale, (jnp.int32(0),)),
     )
+
+
+def load_y(stream: Residual, index: tuple[Any, ...], mask: Array | None = None) -> Any:
+    """In a kernel: elements of y. Splits are added in order and rounded, as the whole product would have been."""
+    if stream.y is None or len(stream.y.shape) == 2:
+        return load(stream.y, index, mask)
+    splits = [load(stream.y, (jnp.int32(split), *index), mask) for split in range(stream.y.shape[0])]
+    return functools.reduce(jnp.add, splits).astype(stream.x.dtype)
 
 
 def combine(parts: Residual, y_scale: Array | None) -> Array:

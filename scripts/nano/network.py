@@ -122,6 +122,7 @@ class PackedKeys:
         begins = jnp.diff(segments.astype(jnp.int32), axis=1, prepend=-1) != 0
         self.positions = (place - lax.cummax(jnp.where(begins, place, 0), axis=1)).reshape(-1)
         self.segments, self.dtype = segments, dtype
+        self.padding = None
         self._kv: dict[int, tuple[Array, Array]] = {}
 
     def attend(self, spec: LayerSpec, qkv, q_norm, k_norm, *, num_heads: int, eps: float) -> Float[Array, "R O"]:

@@ -3,10 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels.linear import Columns, gated_linear, linear, norm_linear, reference, triton
+from g4jax.models.text import _take
+from pallas_kernels.linear import Columns, gated_linear, linear, norm_linear, reference, split_linear, triton
 from pallas_kernels.linear.shapes import SHAPES
-from pallas_kernels.linear.tiles import DotTile, GemvTile, choose_tile
-from pallas_kernels.norm import Residual
+from pallas_kernels.linear.tiles import MAX_NORM_ROWS, MIN_STEPS, PROCESSORS, DotTile, GemvTile, choose_tile
+from pallas_kernels.norm import Residual, add_rms_norm
+from pallas_kernels.norm.reference import summed
 from tests.kernels.device import INTERPRET, KERNEL
 
 EPS = 1e-6
@@ -23,7 +25,7 @@ def inputs(rows, n, k, dtype):
     return given | {"w": given["w"] * 0.2}
 
 
-def assert_close(got, want, units=2):
+def assert_close(got, want, units=2.0):
     """By the norm of the difference. float32 sums run in another order: some units in the last place. bfloat16: the
     norm's weight is rounded into the operand and its scale is not, so operands and results differ by a rounding."""
     assert got.dtype == want.dtype
@@ -32,7 +34,9 @@ def assert_close(got, want, units=2):
     assert np.linalg.norm(got - want) <= tolerance * np.linalg.norm(want)
 
 
-@pytest.mark.parametrize(("rows", "dtype"), [(1, "float32"), (3, "bfloat16"), (5, "float32"), (17, "bfloat16")])
+@pytest.mark.parametrize(
+    ("rows", "dtype"), [(1, "float32"), (3, "bfloat16"), (5, "float32"), (17, "bfloat16"), (64, "bfloat16")]
+)
 @pytest.mark.parametrize("activation", [None, "gated", "times"])
 def test_product_is_the_reference(rows, dtype, activation):
     given = inputs(rows, 24, 96, dtype)
@@ -49,6 +53,16 @@ CASES = [  # parts of the stream, whether it is normed, activation
     ("xs", False, None),
     ("xyws", True, "gated"),
 ]
+
+
+@pytest.mark.parametrize("tile", [GemvTile(1, 16, programs=4), GemvTile(2, 4, programs=3), GemvTile(4, 2, programs=2)])
+@pytest.mark.parametrize(("n", "k", "activation"), [(5, 2112, None), (7, 704, "gated"), (6, 112, None)])
+def test_one_row_of_a_depth_that_segments_do_not_divide(n, k, activation, tile):
+    rng = np.random.default_rng(k)
+    x = jnp.asarray(rng.normal(size=(1, k)), jnp.float32)
+    w = jnp.asarray(rng.normal(size=((2 if activation else 1) * n, k)) * k**-0.5, jnp.float32)
+    got = triton.project(x, w, activation, None, interpret=INTERPRET, tile=tile)
+    np.testing.assert_allclose(got, reference.project(x, w, activation, None), atol=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "tile"), [(1, None), (1, GEMV), (3, None)], ids=["one row", "gemv", "three rows"])
@@ -79,6 +93,56 @@ def test_more_rows_take_two_launches():
     assert_close(got[1], want[1])
 
 
+@pytest.mark.parametrize("rows", [5, 17, 100])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("k", [96, 112], ids=["even splits", "uneven splits"])
+def test_splits_sum_to_the_product(rows, dtype, k):
+    given = inputs(rows, 24, k, dtype)
+    tile = DotTile(16, 16, splits=3)
+    got = triton.project(given["x"], given["w"], None, None, interpret=INTERPRET, tile=tile)
+    assert got.shape == (3, rows, 48)
+    assert got.dtype == jnp.float32
+    assert_close(summed(got, dtype), reference.linear(given["x"], given["w"]), units=0.5)
+
+
+@pytest.mark.parametrize(("rows", "splits"), [(4, 0), (5, 4), (17, 8), (100, 5), (129, 0)])
+def test_narrow_products_are_split_for_the_norm(rows, splits):
+    """Not where every program of the next product would sum them, and not above the kernels' rows."""
+    given = inputs(rows, 24, 2048, jnp.bfloat16)
+    w = given["w"][:24] * 2048**-0.5
+    y = split_linear(given["x"], w, implementation=KERNEL)
+    assert y.shape == ((splits,) if splits else ()) + (rows, 24)
+    assert split_linear(given["x"], w, implementation="reference").shape == (rows, 24)
+    stream, weight, scale, then = given["x"][:, :24], given["weight"][:24], given["scale"], given["then"][:24]
+    got = add_rms_norm(Residual(stream, y, weight, scale), (then,), eps=EPS, implementation=KERNEL)
+    whole = Residual(stream, linear(given["x"], w, implementation="reference"), weight, scale)
+    want = add_rms_norm(whole, (then,), eps=EPS, implementation="reference")
+    jax.tree.map(assert_close, got, want)
+
+
+def test_splits_before_a_few_rows_take_two_launches():
+    given = inputs(3, 16, 32, jnp.bfloat16)
+    parts = jax.random.normal(jax.random.key(1), (4, 3, 32))
+    residual = Residual(given["x"], parts, given["weight"])
+    with pytest.raises(NotImplementedError):
+        triton.norm_linear(residual, given["then"], given["w"], None, None, eps=EPS)
+    got = norm_linear(residual, given["then"], given["w"], eps=EPS, implementation=KERNEL)
+    want = norm_linear(residual, given["then"], given["w"], eps=EPS, implementation="reference")
+    jax.tree.map(assert_close, got, want)
+
+
+def test_rows_are_taken_of_every_split():
+    parts = jnp.arange(24.0).reshape(2, 4, 3)
+    taken = _take(Residual(parts[0], parts), jnp.array([2, 0]))
+    np.testing.assert_array_equal(taken.y, parts[:, [2, 0]])
+
+
+def test_no_activation_of_splits():
+    x = jnp.ones((1, 32))
+    with pytest.raises(ValueError, match="splits"):
+        triton.project(x, x, "gated", None, tile=DotTile(16, 16, splits=2))
+
+
 def test_products_against_numpy():
     given = inputs(2, 4, 32, jnp.float32)
     full = np.asarray(given["x"], np.float64) @ np.asarray(given["w"], np.float64).T
@@ -101,41 +165,48 @@ def test_times_belongs_to_its_activation():
         norm_linear(Residual(x), None, x, activation="times", eps=EPS)
 
 
+def tile_of(shape, rows):
+    gated, normed = shape.activation == "gated", shape.normed and rows <= MAX_NORM_ROWS
+    return choose_tile(shape.n, shape.k, rows=rows, gated=gated, normed=normed, wide=False, split=shape.summed)
+
+
 def distinct_kernels():
-    """One shape of every kernel the released models use: same tile, depth and activation is the same kernel."""
+    """One shape of every kernel the released models use: same tile, depth and activation is the same kernel. XLA's own
+    products are left out."""
     kernels = {}
     for shape in SHAPES:
-        for rows in (1, 4, 64):
-            gated = shape.activation == "gated"
-            tile = choose_tile(shape.n, shape.k, rows=rows, gated=gated, normed=shape.normed, wide=False)
-            kernels.setdefault((rows, shape.activation, shape.normed, shape.then, tile), (shape, rows))
-    return list(kernels.values())
+        for rows in (1, 4, 8, 64, 128):
+            tile = tile_of(shape, rows)
+            kernels.setdefault((rows, shape.activation, shape.normed, shape.then, shape.summed, tile), (shape, rows))
+    return [case for (*_, tile), case in kernels.items() if tile is not None]
 
 
 @pytest.mark.parametrize(("shape", "rows"), distinct_kernels(), ids=str)
 def test_few_launches_without_spilling(shape, rows):
+    """A product of the stream with the norm before it, another with the norm that reads its result."""
     pytest.importorskip("jax_cuda13_plugin")
     from g4jax.testing.compile_for_gpu import arg, compile_for_gpu
 
     def array(*dims):
         return arg(dims, "bfloat16")
 
-    def run(x, y, weight, scale, then, w, times):
-        if not shape.normed:
-            return linear(x, w, implementation="triton")
-        options = {
-            "times": Columns(times, 0) if shape.activation == "times" else None,
-            "eps": EPS,
-            "implementation": "triton",
-        }
-        then = then if shape.then else None
-        return norm_linear(Residual(x, y, weight, scale), then, w, activation=shape.activation, **options)
+    def of_stream(x, y, weight, scale, then, w, times):
+        options = {"times": Columns(times, 0) if shape.activation == "times" else None, "eps": EPS}
+        residual, then = Residual(x, y, weight, scale), then if shape.then else None
+        return norm_linear(residual, then, w, activation=shape.activation, implementation="triton", **options)
 
-    stream, vector = array(rows, shape.k), array(shape.k)
-    arrays = (stream, stream, vector, array(1), vector, array(*shape.weight), array(rows, shape.n))
+    def to_stream(x, stream, weight, scale, w):
+        y = (split_linear if shape.summed else linear)(x, w, implementation="triton")
+        return add_rms_norm(Residual(stream, y, weight, scale), (weight,), eps=EPS, implementation="triton")
+
+    x, result, w = array(rows, shape.k), array(rows, shape.n), array(*shape.weight)
     options = {"xla_gpu_fail_ptx_compilation_on_register_spilling": True}
-    step = compile_for_gpu(run, *arrays, compiler_options=options)
-    one_launch = not shape.normed or rows <= triton.MAX_NORM_ROWS
+    if shape.normed:
+        vector = array(shape.k)
+        step = compile_for_gpu(of_stream, x, x, vector, array(1), vector, w, result, compiler_options=options)
+    else:
+        step = compile_for_gpu(to_stream, x, result, array(shape.n), array(1), w, compiler_options=options)
+    one_launch = shape.normed and rows <= MAX_NORM_ROWS
     assert [launch.kind for launch in step.launches] == ["kCustomKernel"] * (1 if one_launch else 2)
 
 
@@ -153,8 +224,18 @@ def test_float32_compiles_without_spilling(gated):
 
 def test_every_depth_of_a_model_has_a_tile():
     for shape in SHAPES:
-        gated = shape.activation == "gated"
-        tile = choose_tile(shape.n, shape.k, rows=8, gated=gated, normed=shape.normed, wide=False)
+        tile = tile_of(shape, 8)
         assert isinstance(tile, DotTile)
         assert shape.k % tile.depth == 0
         assert tile.depth >= 32
+
+
+@pytest.mark.parametrize("rows", [5, 8, 16, 17, 64, 65, 128])
+def test_splits_are_long_and_their_sums_small(rows):
+    deep = [shape for shape in SHAPES if shape.summed and shape.k >= 2048]
+    for shape, tile in [(shape, tile_of(shape, rows)) for shape in deep]:
+        assert isinstance(tile, DotTile)
+        programs = -(-shape.n // tile.rows) * tile.splits
+        assert PROCESSORS // 2 < programs <= 2 * PROCESSORS
+        assert shape.k // tile.depth // tile.splits >= MIN_STEPS
+        assert tile.splits == 1 or tile.splits * rows * 4 * 2 <= shape.k * 2

@@ -35,6 +35,21 @@ def test_kernel_is_the_reference(parts, rows, width, dtype):
     assert_same(got, reference.add_rms_norm(residual, then, eps=EPS), 8 if dtype == "float32" else 1)
 
 
+@pytest.mark.parametrize("parts", ["xy", "xyw", "xys", "xyws"])
+@pytest.mark.parametrize(("rows", "width", "dtype"), [(5, 96, "float32"), (17, 100, "bfloat16"), (100, 64, "bfloat16")])
+def test_splits_are_summed_and_rounded(parts, rows, width, dtype):
+    given = inputs(rows, width, dtype)
+    splits = jax.random.normal(jax.random.key(7), (3, rows, width), jnp.float32)
+    names = {"x": "x", "y": "y", "w": "weight", "s": "scale"}
+    whole = Residual(**{names[part]: given[names[part]] for part in parts})._replace(y=splits.sum(0).astype(dtype))
+    then = (given["a"], given["b"])[: len(parts) % 3]
+    want = reference.add_rms_norm(whole, then, eps=EPS)
+    split = whole._replace(y=splits)
+    got = triton.add_rms_norm(split, then, eps=EPS, interpret=INTERPRET)
+    assert_same(got, want, 8 if dtype == "float32" else 1)
+    assert_same(reference.add_rms_norm(split, then, eps=EPS), want, 8 if dtype == "float32" else 0)
+
+
 @pytest.mark.parametrize(("rows", "width", "dtype"), [(1, 96, "float32"), (5, 100, "bfloat16")])
 def test_sum_of_norms_is_the_reference(rows, width, dtype):
     given = inputs(rows, width, dtype)
@@ -72,7 +87,8 @@ def test_rows_too_long_for_the_kernel_fall_back():
 
 
 @pytest.mark.parametrize("width", sorted(HIDDEN_SIZES.values()))
-def test_one_launch_without_spilling(width):
+@pytest.mark.parametrize("splits", [None, 3, 6, 11])
+def test_one_launch_without_spilling(width, splits):
     pytest.importorskip("jax_cuda13_plugin")
     from g4jax.testing.compile_for_gpu import arg, compile_for_gpu
 
@@ -82,5 +98,6 @@ def test_one_launch_without_spilling(width):
         return add_rms_norm(Residual(x, y, weight, scale), (then, weight), eps=EPS, implementation="triton")
 
     options = {"xla_gpu_fail_ptx_compilation_on_register_spilling": True}
-    step = compile_for_gpu(run, rows, rows, vector, arg((1,), "bfloat16"), vector, compiler_options=options)
+    y = rows if splits is None else arg((splits, 8, width), "float32")
+    step = compile_for_gpu(run, rows, y, vector, arg((1,), "bfloat16"), vector, compiler_options=options)
     assert [launch.kind for launch in step.launches] == ["kCustomKernel"]
