@@ -6,7 +6,8 @@
 
 Sends prompts of random token ids to /v1/completions, streamed, with ignore_eos; lengths are uniform between
 `--range-ratio` times the given one and the given one. `--shared-prefix N` puts the same N tokens before every prompt.
-With `--images N` a prompt is a chat message of N JPEGs of noise, no two alike, and of digits, one token each.
+With `--images N` a prompt is a chat message of N JPEGs, no two alike, and of digits, one token each. `--image-content
+random` is noise, as SGLang's data set has it: the largest files there are; `photo` has the detail of a photograph.
 The same client measures SGLang and vLLM. Time to first token (TTFT) ends with the first chunk that has text; time per
 output token (TPOT) is the rest over the other tokens; throughput counts the tokens of `usage`. The last line is one
 JSON object.
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=2, help="requests before the clock starts")
     parser.add_argument("--vocab-size", type=int, default=200_000, help="ids are drawn below it, from 1,000 on")
     parser.add_argument("--images", type=int, default=0, help="images of a prompt")
+    parser.add_argument("--image-content", choices=("random", "photo"), default="random")
     parser.add_argument("--image-size", default="1280x720", help="width x height")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -90,22 +92,32 @@ def random_samples(args: argparse.Namespace) -> list[Sample]:
 
 def image_samples(args: argparse.Namespace) -> list[Sample]:
     """Images first, as SGLang's image data set has them."""
-    rng = random.Random(args.seed)
+    rng, width, height = random.Random(args.seed), *map(int, args.image_size.split("x"))
+    make = noise if args.image_content == "random" else photo
     samples = []
     for _ in range(args.warm_up + args.requests):
         images = [
-            {"type": "image_url", "image_url": {"url": noise_jpeg(rng, args.image_size)}} for _ in range(args.images)
+            {"type": "image_url", "image_url": {"url": jpeg(make(rng, width, height))}} for _ in range(args.images)
         ]
         text = {"type": "text", "text": "".join(rng.choices("0123456789", k=args.input))}
         samples.append(Sample([*images, text], args.output))
     return samples
 
 
-def noise_jpeg(rng: random.Random, size: str) -> str:
+def noise(rng: random.Random, width: int, height: int) -> Image.Image:
+    return Image.frombytes("RGB", (width, height), rng.randbytes(3 * width * height))
+
+
+def photo(rng: random.Random, width: int, height: int) -> Image.Image:
+    """Soft shapes under a little noise: 1280 x 720 become 175 kB, about what a camera's picture of that size takes."""
+    shapes = noise(rng, max(1, width // 32), max(1, height // 32)).resize((width, height), Image.Resampling.BICUBIC)
+    return Image.blend(shapes, noise(rng, width, height), 0.08)
+
+
+def jpeg(image: Image.Image) -> str:
     """A data URI."""
-    width, height = map(int, size.split("x"))
     file = io.BytesIO()
-    Image.frombytes("RGB", (width, height), rng.randbytes(3 * width * height)).save(file, "JPEG")
+    image.save(file, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

@@ -10,7 +10,7 @@ from g4jax.engine.options import EngineOptions, InvalidOption
 
 GIB = 2**30
 CPU_CACHE_BYTES = GIB // 4
-LEAST_MIXED = 512
+LEAST_MIXED = 768
 """Prompt tokens of the smallest launch in which a decode batch takes part."""
 DEFAULT_CONTEXT = 32768
 TYPICAL_LENGTH = 2048
@@ -76,7 +76,7 @@ def _context(config: TextConfig, options: EngineOptions) -> int:
 
 
 def _shapes(options: EngineOptions, device: Device, max_batch: int, max_model_len: int) -> Shapes:
-    prefill = (32, 128) if device.is_cpu else (64, 256, 512, 1024)
+    prefill = (32, 128) if device.is_cpu else (64, 256, 512, 768, 1280)
     decode = (1, 4) if device.is_cpu else (1, 4, 8, 16, 32, 64, 128)
     rich = () if device.is_cpu else (8, 64)
     most = min(options.max_prefill_tokens or (512 if device.is_cpu else 2048), max_model_len)
