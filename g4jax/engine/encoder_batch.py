@@ -10,7 +10,7 @@ from g4jax.engine.batch import bucket
 from g4jax.engine.packing import Field, Fields, empty, pack
 from g4jax.media.inputs import SoftInput
 
-SEE_SLOTS = {70: (1, 4, 16), 280: (1, 2, 4), 560: (1,), 1120: (1,)}
+SEE_SLOTS = {70: (4, 16), 280: (1, 2, 4), 1120: (1,)}
 """Soft tokens of a slot, and how many slots a launch may have. An image takes one; 70 to 1120 are its budgets."""
 HEAR_TOKENS = (128, 752)
 """Soft tokens of a launch: a short sound, or one of the longest (30 s)."""
