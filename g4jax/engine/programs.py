@@ -26,8 +26,10 @@ the encoders ("see", tokens, slots), ("hear", tokens); for those who compare log
 
 ENCODERS = ("see", "hear")
 
-SEE_OPTIONS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
-"""Thousands of rows: the vendor's products are faster than XLA's, even if clamps then take launches of their own."""
+MANY_ROWS = ("prefill", "score", "mixed", *ENCODERS)
+MANY_ROWS_OPTIONS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
+"""For hundreds of rows and more the vendor's products are as fast as XLA's own, and much faster in the encoders; they
+need no dozens of tiles compiled and timed for every shape before the server is ready."""
 
 REPLICATED = PartitionSpec()
 
@@ -72,7 +74,7 @@ class Programs:
 
     def compile(self, key: Key) -> jax.stages.Compiled:
         on_gpu = self.mesh.devices.flat[0].platform != "cpu"
-        options = SEE_OPTIONS if key[0] == "see" and on_gpu else None
+        options = MANY_ROWS_OPTIONS if key[0] in MANY_ROWS and on_gpu else None
         return self.jitted(key).lower(*self.arguments(key)).compile(options)
 
     def arguments(self, key: Key) -> tuple[Any, ...]:
