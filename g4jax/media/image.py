@@ -2,7 +2,6 @@
 
 import io
 import math
-from collections.abc import Callable
 
 import numpy as np
 import PIL.Image
@@ -102,66 +101,32 @@ def target_size(height: int, width: int, budget: int) -> tuple[int, int]:
     return rows * CELL, columns * CELL
 
 
-def resize(image: PIL.Image.Image, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """Bicubic with antialias, first along the rows and then along the columns; width and height are multiples of 48.
-
-    The passes are made one by one because Pillow 13 swaps them where that is cheaper, and rounding between them shows:
-    this order is that of earlier versions and of torchvision. A pass treats every line alone, so a large image is cut
-    into strips for several threads with equal results.
-    """
-    result = np.empty((height, width, 3), np.uint8)
-
-    def put(first: int, end: int, strip: PIL.Image.Image) -> None:
-        result[:, CELL * first : CELL * end] = np.asarray(strip)
-
-    _resize(image, height, width, put)
-    return result
-
-
-def patches(rgb: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "patches 768"]:
-    """Cuts an image whose sides are multiples of 48: patches of 16 x 16, the nine of a soft token one after another."""
-    rows, columns = rgb.shape[0] // CELL, rgb.shape[1] // CELL
-    cut = np.empty((rows * columns * POOLING**2, PATCH * PATCH * 3), np.uint8)
-    pixels = _pixels(cut, rows, columns)
-    pixels[...] = rgb.reshape(pixels.shape)
-    return cut
-
-
 def resized_patches(image: PIL.Image.Image, height: int, width: int) -> UInt8[np.ndarray, "patches 768"]:
-    """`patches(resize(image, height, width))`, where every thread cuts its own strip."""
+    """Patches of 16 x 16 of the resized image, the nine of a soft token one after another; sides multiples of 48.
+
+    Bicubic with antialias, first along the rows and then along the columns. The passes are made one by one because
+    Pillow 13 swaps them where that is cheaper, and rounding between them shows: this order is that of earlier versions
+    and of torchvision. A pass treats every line alone, so a large image is cut into strips for several threads with
+    equal results.
+    """
     rows, columns = height // CELL, width // CELL
     cut = np.empty((rows * columns * POOLING**2, PATCH * PATCH * 3), np.uint8)
-    pixels = _pixels(cut, rows, columns)
-
-    def put(first: int, end: int, strip: PIL.Image.Image) -> None:
-        place = pixels[:, :, :, first:end]
-        place[...] = np.asarray(strip).reshape(place.shape)
-
-    _resize(image, height, width, put)
-    return cut
-
-
-def _pixels(cut: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """A view of patches in the order of an image's pixels: `[rows, 3, 16, columns, 3, 48]`."""
-    return cut.reshape(rows, columns, POOLING, POOLING, PATCH, PATCH * 3).transpose(0, 2, 4, 1, 3, 5)
-
-
-def _resize(image: PIL.Image.Image, height: int, width: int, put: Callable[[int, int, PIL.Image.Image], None]) -> None:
-    """Hands over the columns of the result, by the first and the last but one of their soft tokens."""
-    cells = width // CELL
-    strips = min(threads(), cells, max(image.width * image.height, width * height) // _STRIP_PIXELS)
-    if strips < 2:
-        return put(0, cells, _lengthen(_widen(image, width), height))
+    # The patches in the order of the image's pixels: [rows, 3, 16, columns, 3, 48].
+    pixels = cut.reshape(rows, columns, POOLING, POOLING, PATCH, PATCH * 3).transpose(0, 2, 4, 1, 3, 5)
     middle = PIL.Image.new("RGB", (width, image.height))
 
     def widen(first: int, end: int) -> None:
         middle.paste(_widen(image.crop((0, first, image.width, end)), width), (0, first))
 
     def lengthen(first: int, end: int) -> None:
-        put(first, end, _lengthen(middle.crop((CELL * first, 0, CELL * end, middle.height)), height))
+        place = pixels[:, :, :, first:end]
+        strip = _lengthen(middle.crop((CELL * first, 0, CELL * end, middle.height)), height)
+        place[...] = np.asarray(strip).reshape(place.shape)
 
-    in_strips(strips, image.height, widen)
-    in_strips(strips, cells, lengthen)
+    strips = min(threads(), max(image.width * image.height, width * height) // _STRIP_PIXELS)
+    in_strips(max(1, strips), image.height, widen)
+    in_strips(max(1, min(strips, columns)), columns, lengthen)
+    return cut
 
 
 def _widen(image: PIL.Image.Image, width: int) -> PIL.Image.Image:

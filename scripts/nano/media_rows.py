@@ -12,7 +12,7 @@ import PIL.Image
 from g4jax.chat.soft_tokens import expand
 from g4jax.chat.template import ChatTemplate, shipped_source
 from g4jax.chat.tokenizer import Tokenizer
-from g4jax.media.image import CELL, patches, resize, target_size
+from g4jax.media.image import CELL, resized_patches, target_size
 from g4jax.media.inputs import Medium, SoftInput
 from g4jax.media.mel import log_mel, soft_tokens
 from scripts.nano import rendering, senses, shape
@@ -119,7 +119,7 @@ def medium(part: senses.Part) -> Medium:
 def _seen(image: PIL.Image.Image, kind: Literal["image", "video"]) -> SoftInput:
     height, width = target_size(image.height, image.width, IMAGE_TOKENS)
     grid = (height // CELL, width // CELL)
-    return SoftInput(kind, patches(resize(image, height, width)), grid, grid[0] * grid[1], b"")
+    return SoftInput(kind, resized_patches(image, height, width), grid, grid[0] * grid[1], b"")
 
 
 def turns(sample: Sample, template: ChatTemplate) -> Iterator[tuple[str, str]]:
