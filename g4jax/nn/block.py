@@ -65,12 +65,12 @@ class PerLayerGate(nnx.Module):
         self.per_layer_input_gate = ColumnLinear(width, hidden, None, dtype, implementation)
         self.per_layer_projection = RowLinear(hidden, width, None, dtype, 1, implementation)
         self.post_per_layer_input_norm = RMSNorm(hidden, eps, dtype)
-        self.first_column = layer * width
+        self.layer = layer
         self.eps = eps
 
     def __call__(
         self, residual: Residual, per_layer_inputs: Float[Array, "R LP"]
     ) -> tuple[Float[Array, "R D"], Splits]:
-        own = Columns(per_layer_inputs, self.first_column)
+        own = Columns(per_layer_inputs, self.layer)
         x, gated = self.per_layer_input_gate.after_norm(residual, None, eps=self.eps, activation="times", times=own)
         return x, self.per_layer_projection(gated)

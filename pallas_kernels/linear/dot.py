@@ -45,7 +45,7 @@ def dot_kernel(
     row = lax.broadcasted_iota(jnp.int32, values[0].shape, 1)
     mask = (row < rows) & (column < columns)[:, None]
     index = (row, jnp.broadcast_to(column[:, None], row.shape))
-    factor = None if times is None else load_columns(times, index, mask)
+    factor = None if times is None else load_columns(times, index, mask, columns)
     plt.store(out.at[(*place, *index)], activate(values, factor), mask=mask)
 
 
@@ -57,9 +57,9 @@ def _part(steps: int, splits: int) -> tuple[Any, Any, tuple[Any, ...]]:
     return split * steps // splits, (split + 1) * steps // splits, (split,)
 
 
-def load_columns(times: Columns, index: tuple[Array, Array], mask: Array) -> Array:
-    """The elements of a kernel's `times` at (row, column)."""
-    place = (index[0], times.start + index[1])
+def load_columns(times: Columns, index: tuple[Array, Array], mask: Array, columns: int) -> Array:
+    """The elements of a kernel's `times`, so many columns wide, at (row, column)."""
+    place = (index[0], plt.load(times.part.at[jnp.int32(0)]) * columns + index[1])
     ref: Any = times.array
     return plt.load(ref.at[place], mask=mask, other=jnp.zeros((), ref.dtype))
 

@@ -42,7 +42,7 @@ def gemv_kernel(
         values = [(total if scale is None else total * scale).astype(out.dtype) for total in sums]
         column = block * tile.rows + lax.iota(jnp.int32, tile.rows)
         index, mask = (jnp.zeros_like(column), column), column < columns
-        factor = None if times is None else load_columns(times, index, mask)
+        factor = None if times is None else load_columns(times, index, mask, columns)
         plt.store(out.at[index], activate(values, factor), mask=mask)
 
     def turn(i, loaded):

@@ -23,16 +23,19 @@ def linear(x: Float[Array, "R K"], w: Float[Array, "N K"]) -> Float[Array, "R N"
     return out.astype(x.dtype)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=("array",), meta_fields=("start",))
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("array", "part"), meta_fields=())
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """N columns of a wider `array` [R, W], from `start` on. A kernel reads them where they are; XLA would copy."""
+    """The N columns from `part` * N on of a wider `array` [R, W]. A kernel reads them where they are; XLA would copy.
+
+    Which part is data, not shape: one kernel serves all layers.
+    """
 
     array: Any  # or, inside a kernel, the reference to it
-    start: int
+    part: Any
 
     def cut(self, n: int) -> Float[Array, "R N"]:
-        return self.array[:, self.start : self.start + n]
+        return lax.dynamic_slice_in_dim(self.array, self.part * n, n, axis=1)
 
 
 def project(

@@ -107,14 +107,14 @@ def _launch(
     depth, columns = w.shape[1], outputs[0].shape[-1]
     if isinstance(tile, DotTile) and tile.depth < MIN_DEPTH:
         raise Unsupported(f"depth {depth} is not a multiple of {MIN_DEPTH}")
-    start = 0 if times is None else times.start
-    leaves, tree = jax.tree.flatten((given, w, None if times is None else times.array))
+    if times is not None:
+        times = Columns(times.array, jnp.reshape(jnp.asarray(times.part, jnp.int32), 1))
+    leaves, tree = jax.tree.flatten((given, w, times))
 
     def kernel(*refs):
-        given, w_ref, times_ref = jax.tree.unflatten(tree, refs[: len(leaves)])
+        given, w_ref, factor = jax.tree.unflatten(tree, refs[: len(leaves)])
         out, *stream = refs[len(leaves) :]
         operand = make_operand(given, stream[0] if stream else None)
-        factor = None if times_ref is None else Columns(times_ref, start)
         if isinstance(tile, DotTile):
             dot_kernel(operand, w_ref, activation, factor, out, tile)
         else:
