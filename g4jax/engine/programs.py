@@ -18,6 +18,7 @@ from g4jax.engine.encoding import Encoding
 from g4jax.engine.packing import Fields, packed_size
 from g4jax.engine.steps import Step
 from g4jax.sharding import partition_spec
+from pallas_kernels.linear.tiles import MAX_WHOLE_ROWS
 
 Key = tuple[Any, ...]
 """("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant), ("mixed", tokens, variant); of
@@ -26,10 +27,9 @@ the encoders ("see", tokens, slots), ("hear", tokens); for those who compare log
 
 ENCODERS = ("see", "hear")
 
-MANY_ROWS = ("prefill", "score", "mixed", *ENCODERS)
-MANY_ROWS_OPTIONS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
-"""For hundreds of rows and more the vendor's products are as fast as XLA's own, and much faster in the encoders; they
-need no dozens of tiles compiled and timed for every shape before the server is ready."""
+VENDOR_PRODUCTS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
+"""For a hundred rows and more the vendor's products are as fast as XLA's own or faster, much faster in the encoders;
+they need no dozens of tiles compiled and timed for every shape before the server is ready."""
 
 REPLICATED = PartitionSpec()
 
@@ -74,7 +74,7 @@ class Programs:
 
     def compile(self, key: Key) -> jax.stages.Compiled:
         on_gpu = self.mesh.devices.flat[0].platform != "cpu"
-        options = MANY_ROWS_OPTIONS if key[0] in MANY_ROWS and on_gpu else None
+        options = VENDOR_PRODUCTS if on_gpu and _has_many_rows(key) else None
         return self.jitted(key).lower(*self.arguments(key)).compile(options)
 
     def arguments(self, key: Key) -> tuple[Any, ...]:
@@ -183,6 +183,11 @@ class Programs:
 
     def _input(self, shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self.mesh, REPLICATED))
+
+
+def _has_many_rows(key: Key) -> bool:
+    """Whether most of its products are XLA's to choose."""
+    return key[1] > MAX_WHOLE_ROWS if key[0] == "decode" else key[0] in ("prefill", "score", "mixed", *ENCODERS)
 
 
 def abstract(tree: Any) -> Any:

@@ -38,6 +38,11 @@ class Shape:
         return self.num_heads // self.kv_heads
 
     @property
+    def tiles_in_pages(self) -> bool:
+        """No tile of keys crosses a page."""
+        return self.page_size % self.tiling.keys == 0
+
+    @property
     def padded(self) -> int:
         """`group` as the narrow side of a tensor core's product."""
         return max(8, 1 << (self.group - 1).bit_length())
@@ -76,26 +81,23 @@ def scan_keys(
     k_ref: Any,
     v_ref: Any,
     table_ref: Any,
+    first: Array,
     at: tuple[Array, Array, Array],
     span: Span,
     shape: Shape,
 ) -> State:
-    """Adds the keys of split `at[2]` of row `at[0]`, KV head `at[1]`.
+    """Adds the keys of split `at[2]` of row `at[0]`, KV head `at[1]`, the first of which lie in page `first`.
 
     The page of the next tile is looked up while this tile is on its way, so that the copies never wait for the table.
     """
     keys, page_size = shape.tiling.keys, shape.page_size
     row, kv_head, split = at
-    one_page = page_size % keys == 0
+    one_page = shape.tiles_in_pages
     column = lax.iota(jnp.int32, shape.head_dim)[None]
-
-    def page_of(tile: Array) -> Array:
-        key = tile * keys if one_page else tile * keys + lax.iota(jnp.int32, keys)
-        return plt.load(table_ref.at[row, jnp.minimum(key // page_size, shape.table_width - 1)])
 
     def step(tile: Array, carry: tuple[Array, State]) -> tuple[Array, State]:
         page, (largest, weights, result) = carry
-        following = page_of(tile + 1)
+        following = _page_of(tile + 1, table_ref, row, shape)
         key = tile * keys + lax.iota(jnp.int32, keys)
         slot = (tile * keys) % page_size + lax.iota(jnp.int32, keys) if one_page else key % page_size
         where = (page if one_page else page[:, None], kv_head, slot[:, None], column)
@@ -112,7 +114,19 @@ def scan_keys(
 
     start = span.tile + split * span.per_split
     stop = jnp.minimum(start + span.per_split, span.tile + span.tiles)
-    return lax.fori_loop(start, stop, step, (page_of(start), state))[1]
+    return lax.fori_loop(start, stop, step, (first, state))[1]
+
+
+def first_page(table_ref: Any, at: tuple[Array, Array, Array], span: Span, shape: Shape) -> Array:
+    """Where the first tile of split `at[2]` of row `at[0]` lies."""
+    return _page_of(span.tile + at[2] * span.per_split, table_ref, at[0], shape)
+
+
+def _page_of(tile: Array, table_ref: Any, row: Array, shape: Shape) -> Array:
+    """The page of a tile, or of each of its keys where tiles cross pages."""
+    keys = shape.tiling.keys
+    key = tile * keys if shape.tiles_in_pages else tile * keys + lax.iota(jnp.int32, keys)
+    return plt.load(table_ref.at[row, jnp.minimum(key // shape.page_size, shape.table_width - 1)])
 
 
 def product(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:

@@ -7,6 +7,8 @@ from jaxtyping import Array, Int
 
 PROGRAMS = 264
 """Two programs on each of an H200's 132 SMs."""
+MANY_PROGRAMS = 96
+"""Rows times KV heads that fill the machine without splits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,24 +25,28 @@ class Tiling:
 
 def choose(rows: int, kv_heads: int, head_dim: int, itemsize: int, max_keys: int, window: int | None) -> Tiling:
     """The tiling for a batch shape. Context length is data, not shape: only the longest possible one is known here."""
-    keys = 16 if head_dim * itemsize > 512 else 32
-    most = -(-max_keys // keys)
-    programs = rows * kv_heads
-    if window is not None and window < max_keys:
-        most = min(most, -(-window // keys) + 1)
-        # A window is one fixed, short piece of work: no partial results once the rows alone fill the machine.
-        splits = 1 if programs >= 96 else -(-PROGRAMS // programs)
-    else:
-        # Rows may differ in length by orders of magnitude, so a long one can always spread.
-        # No more programs than fit at once: a second wave of a few costs as much as the first.
-        splits = max(8, PROGRAMS // programs)
-    return Tiling(
-        keys=keys,
-        splits=max(1, min(splits, most, 256)),
-        least=max(1, min(programs // 16, 8)),
-        num_warps=2 if keys == 16 else 4,
-        num_stages=4 if keys == 16 else 3,
-    )
+    programs, wide = rows * kv_heads, head_dim * itemsize > 512
+    bounded = window is not None and window < max_keys
+    tiling = _many_programs(programs, bounded) if programs >= MANY_PROGRAMS else _few_programs(programs, wide, bounded)
+    most = -(-max_keys // tiling.keys)
+    if window is not None:
+        most = min(most, -(-window // tiling.keys) + 1)
+    return dataclasses.replace(tiling, splits=max(1, min(tiling.splits, most, 256)))
+
+
+def _few_programs(programs: int, wide: bool, bounded: bool) -> Tiling:
+    # A window is one fixed, short piece of work. Elsewhere rows may differ in length by orders of magnitude, so a long
+    # one can always spread; no more programs than fit at once: a second wave of a few costs as much as the first.
+    splits = -(-PROGRAMS // programs) if bounded else max(8, PROGRAMS // programs)
+    least = max(1, min(programs // 32, 8))
+    return Tiling(16, splits, least, 2, 4) if wide else Tiling(32, splits, least, 4 if programs < 16 else 2, 3)
+
+
+def _many_programs(programs: int, bounded: bool) -> Tiling:
+    """Thin programs, three or four of them on an SM: while one waits for its own warps the others read."""
+    if bounded:
+        return Tiling(16, 2, 1, 2, 4) if programs <= 128 else Tiling(16, 2, 1, 1, 3)
+    return Tiling(16, 8, 16, 1, 2) if programs <= 128 else Tiling(16, 4, 32, 1, 2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,18 @@ from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Unsupported, launcher
 from pallas_kernels.decode_attention.combine import combine
-from pallas_kernels.decode_attention.scan import Shape, group_heads, no_key, one_key, scan_keys, store_result
+from pallas_kernels.decode_attention.scan import (
+    Shape,
+    State,
+    first_page,
+    group_heads,
+    no_key,
+    one_key,
+    scan_keys,
+    store_result,
+)
 from pallas_kernels.decode_attention.tiling import Ends, Tiling, choose, span_of
-from pallas_kernels.qkv.triton import check_power_of_two, normed, normed_rope
+from pallas_kernels.qkv.triton import check_power_of_two, load_heads, load_rotation, load_value, normed, normed_rope
 
 ANY = pl.BlockSpec(memory_space=pl.ANY)
 
@@ -47,7 +56,8 @@ def decode_attention(
         def attend() -> None:
             heads = group_heads(kv_head, shape)
             queries = plt.load(q_ref.at[row, heads[:, None], lax.iota(jnp.int32, shape.head_dim)[None]])
-            state = scan_keys(no_key(shape), queries, k_ref, v_ref, table_ref, at, span, shape)
+            first = first_page(table_ref, at, span, shape)
+            state = scan_keys(no_key(shape), queries, k_ref, v_ref, table_ref, first, at, span, shape)
             store_result(out, at, state, shape)
 
         unless_idle(attend, split < span.active, shape)
@@ -85,25 +95,27 @@ def attend_decode(
         row, kv_head, split = at
         position = plt.load(positions_ref.at[row])
         span = span_of(position, ends, window, shape.tiling)
-
-        def new_key() -> tuple[Array, Array]:
-            head = num_heads + kv_head + lax.iota(jnp.int32, 1)
-            k = normed_rope(qkv_ref, row, head, ins[6], cos_ref, sin_ref, eps, shape.head_dim)
-            return k, normed(qkv_ref, row, head if k_eq_v else head + shape.kv_heads, None, eps, shape.head_dim)
+        new = num_heads + kv_head + lax.iota(jnp.int32, 1)
 
         def attend() -> None:
-            heads = group_heads(kv_head, shape)
-            q = normed_rope(qkv_ref, row, heads, q_norm_ref, cos_ref, sin_ref, eps, shape.head_dim).astype(shape.dtype)
-            state = no_key(shape)
-            if owns:
-                k, v = new_key()
-                mine = split == span.active - 1
-                used = jnp.maximum(position, 0)
-                page = plt.load(table_ref.at[row, used // shape.page_size])
-                write(k_ref, k, page, kv_head, used, mine, shape)
-                write(v_ref, v, page, kv_head, used, mine, shape)
-                state = one_key(q, k, v, mine, shape)
-            state = scan_keys(state, q, k_ref, v_ref, table_ref, at, span, shape)
+            raw_q = load_heads(qkv_ref, row, group_heads(kv_head, shape), q_norm_ref, shape.head_dim)
+            rotation = load_rotation(cos_ref, sin_ref, row, shape.head_dim)
+            first = first_page(table_ref, at, span, shape)
+            if not owns:
+                q = normed_rope(raw_q, rotation, eps).astype(shape.dtype)
+                return finish(no_key(shape), q, first)
+            raw_k = load_heads(qkv_ref, row, new, ins[6], shape.head_dim)
+            raw_v = load_value(qkv_ref, row, new, shape.kv_heads, k_eq_v, shape.head_dim)
+            used, mine = jnp.maximum(position, 0), split == span.active - 1
+            page = plt.load(table_ref.at[row, used // shape.page_size])
+            q = normed_rope(raw_q, rotation, eps).astype(shape.dtype)
+            k, v = normed_rope(raw_k, rotation, eps), normed(raw_v, eps)
+            write(k_ref, k, page, kv_head, used, mine, shape)
+            write(v_ref, v, page, kv_head, used, mine, shape)
+            finish(one_key(q, k, v, mine, shape), q, first)
+
+        def finish(state: State, q: Array, first: Array) -> None:
+            state = scan_keys(state, q, k_ref, v_ref, table_ref, first, at, span, shape)
             store_result(out, at, state, shape)
 
         unless_idle(attend, split < span.active, shape)

@@ -44,7 +44,15 @@ MANY_ROWS_SPLIT = (
 )
 MANY_ROWS_WHOLE = (DotTile(32, 128, 4, 3), DotTile(64, 128, 4, 3))
 """Beside the split ones, for a result whose norm sums splits."""
-GEMV = (GemvTile(1, 8), GemvTile(1, 16), GemvTile(2, 4), GemvTile(2, 16), GemvTile(4, 2), GemvTile(8, 2))
+GEMV = (
+    GemvTile(1, 4),
+    GemvTile(1, 8),
+    GemvTile(1, 16),
+    GemvTile(2, 4),
+    GemvTile(2, 16),
+    GemvTile(4, 2),
+    GemvTile(8, 2),
+)
 MAX_GEMV_DEPTH = 4096
 """A deeper stream does not fit the registers of the one-row form."""
 

@@ -85,7 +85,7 @@ def _few_rows(n: int, k: int, rows: int, gated: bool, normed: bool) -> Tile:
 
 
 def _gemv_tile(n: int, k: int, normed: bool) -> GemvTile | None:
-    """None where the segments of a row are not whole chunks and the norm comes first."""
+    """None where the segments of a row are not whole chunks, the norm comes first and the weight is large."""
     if k <= 512:
         return GemvTile(8, 2) if k % 256 == 0 else None
     if normed:
@@ -93,7 +93,9 @@ def _gemv_tile(n: int, k: int, normed: bool) -> GemvTile | None:
     else:
         tile = GemvTile(2, 4) if k <= 2048 else GemvTile(1, 8)
     if is_ragged(k, tile):
-        return None if normed else GemvTile(1, 16) if n < 1024 else GemvTile(4, 2)
+        if normed:
+            return tile if n < 1024 else None
+        return GemvTile(1, 16) if n < 1024 else GemvTile(4, 2)
     return tile
 
 

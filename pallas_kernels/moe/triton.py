@@ -49,8 +49,8 @@ def experts(
 def slotwise_blocks(width: int, features: int, k: int, dtype: jnp.dtype) -> tuple[Blocks, Blocks]:
     """Sizes of `gate_up` and `down_combine` for a few rows: enough programs to fill the device."""
     depth = 32 if dtype == jnp.float32 else 128
-    first = Blocks(_tile(features, 32 if dtype == jnp.float32 else 64), _tile(width, depth), stages=5)
-    return first, Blocks(_tile(width, 16), depth, tokens=max(16, 1 << (k - 1).bit_length()))
+    first = Blocks(_tile(features, 32 if dtype == jnp.float32 else 64), _tile(width, depth))
+    return first, Blocks(_tile(width, 16), 2 * depth, tokens=max(16, 1 << (k - 1).bit_length()), warps=1, stages=3)
 
 
 def grouped_blocks(width: int, features: int, per_expert: float, dtype: jnp.dtype) -> tuple[Blocks, Blocks]:
@@ -60,13 +60,12 @@ def grouped_blocks(width: int, features: int, per_expert: float, dtype: jnp.dtyp
     """
     if dtype == jnp.float32:
         return Blocks(_tile(features, 32), _tile(width, 32)), Blocks(_tile(width, 32), _tile(features, 32))
-    if per_expert <= 16:
+    if per_expert <= 8:
         return Blocks(_tile(features, 32), _tile(width, 128)), Blocks(_tile(width, 64), _tile(features, 64))
-    tokens = 32 if per_expert <= 48 else 64
-    chunks = 1 << max(0, round(2 * per_expert / tokens - 1).bit_length())
-    sizes = {"tokens": tokens, "chunks": min(chunks, 16), "stages": 3}
+    chunks = 1 << max(0, round(per_expert / 32 - 1).bit_length())
+    sizes = {"tokens": 64, "chunks": min(chunks, 16)}
     return (
-        Blocks(_tile(features, 64), _tile(width, 64), **sizes),
+        Blocks(_tile(features, 64), _tile(width, 64), stages=3, **sizes),
         Blocks(_tile(width, 128), _tile(features, 64), **sizes),
     )
 

@@ -4,7 +4,7 @@ Nothing is shared between programs, so the grid is simply tokens x blocks of hea
 first, then those of KV heads, which write k and v straight into their page.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,43 +20,70 @@ ELEMENTS = 2048
 """Values per program: 16 a thread with 4 warps."""
 
 
-def normed(ref: Any, row: Array, head: Array, weight_ref: Any | None, eps: float, head_dim: int) -> Array:
-    """`rms(x) * weight` of heads `head` [R] of one row of `ref` [T, C]: float32 [R, H], rounded to `ref`'s dtype."""
-    return _normed_pair(ref, row, head, weight_ref, eps, head_dim)[0]
+class RawHeads(NamedTuple):
+    """Heads [R, H] as they stand in memory, beside each value its partner in the rotation, and the norm's weights.
 
-
-def normed_rope(
-    ref: Any, row: Array, head: Array, weight_ref: Any, cos_ref: Any, sin_ref: Any, eps: float, head_dim: int
-) -> Array:
-    """`rope(rms(x) * weight)` of heads `head` [R] of one row of `ref` [T, C]: [R, H], rounded likewise.
-
-    A program cannot take a tile apart, so each value's rotation partner is loaded and normed beside it.
+    Loads come before the first reduction, whatever they are for: a program then waits for memory once.
     """
-    x, partner = _normed_pair(ref, row, head, weight_ref, eps, head_dim)
-    half = head_dim // 2
-    column = lax.iota(jnp.int32, head_dim)
-    angle = jnp.where(column < half, column, column - half)
-    cos = plt.load(cos_ref.at[row, angle]).astype(jnp.float32)
-    sin = plt.load(sin_ref.at[row, angle]).astype(jnp.float32)
-    sin = jnp.where(column < half, -sin, sin)
-    return _rounded(x * cos[None] + partner * sin[None], ref.dtype)
+
+    x: Array
+    partner: Array
+    weights: tuple[Array, Array] | None
 
 
-def _normed_pair(
-    ref: Any, row: Array, head: Array, weight_ref: Any | None, eps: float, head_dim: int
-) -> tuple[Array, Array]:
-    """The normed heads, and the same with the two halves of each head exchanged."""
-    half = head_dim // 2
-    column = lax.iota(jnp.int32, head_dim)
-    exchanged = jnp.where(column < half, column + half, column - half)
+def load_heads(ref: Any, row: Array, head: Array, weight_ref: Any | None, head_dim: int) -> RawHeads:
+    """Heads `head` [R] of one row of `ref` [T, C]."""
+    columns = lax.iota(jnp.int32, head_dim), _exchanged(head_dim)
     first = head[:, None] * head_dim
-    x, partner = (plt.load(ref.at[row, first + c[None]]).astype(jnp.float32) for c in (column, exchanged))
-    scale = lax.rsqrt(jnp.sum(x * x, axis=1) * (1.0 / head_dim) + eps)[:, None]
+    x, partner = (plt.load(ref.at[row, first + c[None]]) for c in columns)
+    if weight_ref is None:
+        return RawHeads(x, partner, None)
+    weight, other = (plt.load(weight_ref.at[c]) for c in columns)
+    return RawHeads(x, partner, (weight, other))
+
+
+def load_value(ref: Any, row: Array, key_head: Array, kv_heads: int, k_eq_v: bool, head_dim: int) -> RawHeads:
+    """The values beside the keys that lie at `key_head` [R]."""
+    return load_heads(ref, row, key_head if k_eq_v else key_head + kv_heads, None, head_dim)
+
+
+def load_rotation(cos_ref: Any, sin_ref: Any, row: Array, head_dim: int) -> tuple[Array, Array]:
+    """cos and the signed sin [H] of one row."""
+    column, half = lax.iota(jnp.int32, head_dim), head_dim // 2
+    angle = jnp.where(column < half, column, column - half)
+    cos, sin = (plt.load(ref.at[row, angle]).astype(jnp.float32) for ref in (cos_ref, sin_ref))
+    return cos, jnp.where(column < half, -sin, sin)
+
+
+def normed(heads: RawHeads, eps: float) -> Array:
+    """`rms(x) * weight`: float32 [R, H], rounded to the heads' dtype."""
+    return _normed_pair(heads, eps)[0]
+
+
+def normed_rope(heads: RawHeads, rotation: tuple[Array, Array], eps: float) -> Array:
+    """`rope(rms(x) * weight)` [R, H], rounded likewise.
+
+    A program cannot take a tile apart, so each value's partner is normed beside it.
+    """
+    x, partner = _normed_pair(heads, eps)
+    cos, sin = rotation
+    return _rounded(x * cos[None] + partner * sin[None], heads.x.dtype)
+
+
+def _exchanged(head_dim: int) -> Array:
+    """The column of each column's partner: the two halves of a head exchanged."""
+    column, half = lax.iota(jnp.int32, head_dim), head_dim // 2
+    return jnp.where(column < half, column + half, column - half)
+
+
+def _normed_pair(heads: RawHeads, eps: float) -> tuple[Array, Array]:
+    x, partner = (part.astype(jnp.float32) for part in heads[:2])
+    scale = lax.rsqrt(jnp.sum(x * x, axis=1) * (1.0 / x.shape[1]) + eps)[:, None]
     x, partner = x * scale, partner * scale
-    if weight_ref is not None:
-        weight, other = (plt.load(weight_ref.at[c]).astype(jnp.float32) for c in (column, exchanged))
+    if heads.weights is not None:
+        weight, other = (part.astype(jnp.float32) for part in heads.weights)
         x, partner = x * weight[None], partner * other[None]
-    return _rounded(x, ref.dtype), _rounded(partner, ref.dtype)
+    return _rounded(x, heads.x.dtype), _rounded(partner, heads.x.dtype)
 
 
 def _rounded(x: Array, dtype: Any) -> Array:
@@ -92,17 +119,17 @@ def qkv_rope_write(
 
         def queries() -> None:
             head = block * q_block + lax.iota(jnp.int32, q_block)
-            q = normed_rope(qkv_ref, token, head, q_norm_ref, cos_ref, sin_ref, eps, head_dim)
-            _store(q_ref, (token, head), q)
+            raw = load_heads(qkv_ref, token, head, q_norm_ref, head_dim)
+            _store(q_ref, (token, head), normed_rope(raw, load_rotation(cos_ref, sin_ref, token, head_dim), eps))
 
         def keys_values() -> None:
             head = (block - q_blocks) * kv_block + lax.iota(jnp.int32, kv_block)
-            k = normed_rope(qkv_ref, token, num_heads + head, k_norm_ref, cos_ref, sin_ref, eps, head_dim)
-            raw_v = num_heads + head if k_eq_v else num_heads + kv_heads + head
-            v = normed(qkv_ref, token, raw_v, None, eps, head_dim)
+            raw = load_heads(qkv_ref, token, num_heads + head, k_norm_ref, head_dim)
+            raw_v = load_value(qkv_ref, token, num_heads + head, kv_heads, k_eq_v, head_dim)
+            rotation = load_rotation(cos_ref, sin_ref, token, head_dim)
             at = plt.load(page_ref.at[token]), head, plt.load(offset_ref.at[token])
-            _store(k_pages_ref, at, k)
-            _store(v_pages_ref, at, v)
+            _store(k_pages_ref, at, normed_rope(raw, rotation, eps))
+            _store(v_pages_ref, at, normed(raw_v, eps))
 
         if k_norm is None:
             (q_ref,) = refs[4:]
