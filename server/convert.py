@@ -26,7 +26,10 @@ _WHOLE_NUMBER = re.compile(r"-?\d{1,19}", re.ASCII)
 
 
 def sampling_params(body: GenerationBody, model: ModelInfo, max_tokens: int | None) -> SamplingParams:
-    """The sampling of a request; what it does not say comes from the checkpoint."""
+    """The sampling of a request; what it does not say comes from the checkpoint.
+
+    Of its stop texts the engine hears nothing: they are found where there is text, in this process.
+    """
     defaults = model.defaults
     check_token_ids("stop_token_ids", body.stop_token_ids or [], model.vocab_size)
     try:
@@ -40,7 +43,6 @@ def sampling_params(body: GenerationBody, model: ModelInfo, max_tokens: int | No
             presence_penalty=_or(body.presence_penalty, 0.0),
             frequency_penalty=_or(body.frequency_penalty, 0.0),
             seed=body.seed,
-            stop=tuple(body.stop or ()),
             stop_token_ids=tuple(body.stop_token_ids or ()),
             ignore_eos=bool(body.ignore_eos),
             min_tokens=body.min_tokens or 0,
@@ -70,7 +72,7 @@ def engine_requests(
     adds = []
     for index in range(len(prompts) * n):
         seed = None if params.seed is None else params.seed + index % n
-        own = replace(params, seed=seed, stop=())  # Stop texts are found where there is text, in this process.
+        own = params if seed == params.seed else replace(params, seed=seed)
         guide = guides[index // n] if guides else None
         placed = media[index // n] if media else []
         stop_ids, salt = sorted(model.stop_ids), cache_salt or ""

@@ -1,9 +1,9 @@
 """The HTTP process's end of the connection to the engine."""
 
 import asyncio
-import contextlib
 import logging
 import multiprocessing
+import os
 import queue
 import threading
 from collections import deque
@@ -54,8 +54,8 @@ class RequestAborted(Exception):
 class EngineClient:
     """Sends requests to the engine and hands out what comes back.
 
-    A thread reads the connection and passes each message, which holds a whole engine step, to the event loop with one
-    call. A second thread writes, so that a long prompt never stops the event loop while the engine is in a step.
+    The event loop reads the connection itself: a message holds a whole engine step and is there at once. A thread
+    writes, so that a long prompt never stops the event loop while the engine is in a step.
 
     Attributes:
       info: what the engine came up with; None until it is ready.
@@ -92,8 +92,8 @@ class EngineClient:
 
     def start(self) -> None:
         """Begins to read and write; call it on the event loop that serves the requests."""
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=self._read, args=(loop,), name="engine-reader", daemon=True).start()
+        asyncio.get_running_loop().add_reader(self._conn.fileno(), self._read)
+        os.set_blocking(self._conn.fileno(), True)  # It is read and written message by message; uvloop unsets it.
         threading.Thread(target=self._write, name="engine-writer", daemon=True).start()
 
     async def generate(self, *requests: Add) -> AsyncGenerator[Update, None]:
@@ -183,21 +183,19 @@ class EngineClient:
             except OSError:
                 return  # The reader sees the same end and tells everybody.
 
-    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _read(self) -> None:
+        """On the event loop, when something has arrived."""
         try:
-            while True:
-                self._tell(loop, decode_from_engine(self._conn.recv_bytes()))
-        except (EOFError, OSError):
-            self._tell(loop, Failed(self._cause_of_death()))
-        except msgspec.MsgspecError as error:
-            self._tell(loop, Failed(f"a message of the engine cannot be read: {error}"))
+            message = decode_from_engine(self._conn.recv_bytes())
+        except (EOFError, OSError, msgspec.MsgspecError) as error:
+            asyncio.get_running_loop().remove_reader(self._conn.fileno())
+            message = Failed(self._cause_of_death(error))
+        self._deliver(message)
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, message: FromEngine) -> None:
-        with contextlib.suppress(RuntimeError):  # The event loop is closed: nobody is left to tell.
-            loop.call_soon_threadsafe(self._deliver, message)
-
-    def _cause_of_death(self) -> str:
-        if self._process is None or self._closing:  # Two threads must not wait for one process: `close` does.
+    def _cause_of_death(self, error: Exception) -> str:
+        if isinstance(error, msgspec.MsgspecError):
+            return f"a message of the engine cannot be read: {error}"
+        if self._process is None or self._closing:  # `close` waits for the process itself.
             return "the engine process has ended"
         self._process.join(1.0)
         code = self._process.exitcode
@@ -206,7 +204,6 @@ class EngineClient:
         return f"the engine process has ended with exit code {code}"
 
     def _deliver(self, message: FromEngine) -> None:
-        """On the event loop: one message of the engine."""
         match message:
             case Updates():
                 for update in message.items:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import select
 import signal
 import threading
 import time
@@ -123,6 +124,8 @@ class EngineLoop:
 
     def __init__(self, conn: Connection, engine: Engine, guides: Guides | None):
         self._conn = conn
+        self._arrivals = select.poll()  # A connection's own `poll` makes a new one of these each time.
+        self._arrivals.register(conn.fileno(), select.POLLIN)
         self._engine = engine
         self._guides = guides
         self._requests: dict[str, Request] = {}
@@ -138,14 +141,14 @@ class EngineLoop:
 
     def _drain(self) -> bool:
         """Handle everything that has arrived; False when it is time to end."""
-        timeout_s = 0.0 if self._engine.has_work else None
+        timeout_ms = 0 if self._engine.has_work else None
         try:
-            while self._conn.poll(timeout_s):
+            while self._arrivals.poll(timeout_ms):
                 message = receive(self._conn)
                 if isinstance(message, Shutdown):
                     return False
                 self._handle(message)
-                timeout_s = 0.0
+                timeout_ms = 0
         except EOFError:
             return False
         return True

@@ -24,13 +24,14 @@ from server.chat_job import ChatJob, chat_job
 from server.job import Output
 from server.logprobs import TokenNames, prompt_logprobs
 from server.openapi import described
+from server.route import BodyRoute
 from server.schemas import ChatRequest
 from server.serving import Serving, read_body
 from server.stream import EventStream, unless_gone
 
 
 def routes(serving: Serving) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(route_class=BodyRoute)
 
     @router.post("/v1/chat/completions", openapi_extra=described(ChatRequest, streams=True))
     async def chat_completions(request: Request) -> Response:

@@ -10,6 +10,7 @@ from server.anthropic.chat_request import NAMES, chat_fields, prompt_fields
 from server.anthropic.respond import message_events, whole_message
 from server.anthropic.schemas import CountTokensRequest, MessagesRequest
 from server.convert import new_id
+from server.route import BodyRoute
 from server.serving import Serving, read_body
 from server.stream import unless_gone
 from server.translate.job import count_prompt, translated_job
@@ -18,7 +19,7 @@ from server.translate.named_events import NamedEventStream
 
 def routes(serving: Serving) -> APIRouter:
     refusals = openapi.errors(errors.AnthropicError, unavailable=errors.OVERLOADED)
-    router = APIRouter(prefix=errors.PREFIX, responses=refusals)
+    router = APIRouter(prefix=errors.PREFIX, responses=refusals, route_class=BodyRoute)
 
     @router.post("", openapi_extra=openapi.described(MessagesRequest, streams=True))
     async def messages(request: Request) -> Response:
