@@ -49,11 +49,14 @@ def main() -> None:
     print(json.dumps({"config": args.config, "batch": args.batch, **figures}))
 
 
-def inspect_decode(config: TextConfig, batch: int) -> tuple[dict[str, int], collections.Counter[str]]:
-    """The figures of a greedy decode call of one step, and how often each kernel is launched in it."""
+def inspect_decode(
+    config: TextConfig, batch: int, *, kernels: bool = True
+) -> tuple[dict[str, int], collections.Counter[str]]:
+    """The figures of a greedy decode call of one step, and how often each kernel is launched in it.
+
+    The figures are the same without `kernels`, where those of Pallas are not built."""
     programs = decode_programs(config, batch)
-    key = ("decode", batch, "greedy")
-    step = compile_for_gpu(programs.jitted(key), *programs.arguments(key))
+    step = _compile(programs, ("decode", batch, "greedy"), kernels)
     figures = {
         "launches_per_token": len(step.launches),
         "cache_copies": _cache_copies(step, programs),
@@ -93,7 +96,7 @@ def decode_programs(config: TextConfig, batch: int) -> Programs:
 def cache_copies(config: TextConfig, key: Key, batch: int) -> int:
     """How many arrays of pages a program of this batch copies."""
     programs = decode_programs(config, batch)
-    return _cache_copies(compile_for_gpu(programs.jitted(key), *programs.arguments(key)), programs)
+    return _cache_copies(_compile(programs, key, kernels=False), programs)
 
 
 def inspect_encoder(config: Gemma4Config, key: Key) -> tuple[int, int]:
@@ -105,8 +108,12 @@ def inspect_encoder(config: Gemma4Config, key: Key) -> tuple[int, int]:
     text = decode_programs(config.text, 1)
     encoding = encoding_of(config, encoders.merge, SOFT_SLOTS, dtype)
     programs = Programs(text.step, text.leaves, text.pages, mesh, encoding, leaves)
-    step = compile_for_gpu(programs.jitted(key), *programs.arguments(key))
+    step = _compile(programs, key)
     return len(step.launches), len(step.copies_of(programs.store().shape))
+
+
+def _compile(programs: Programs, key: Key, kernels: bool = True) -> GpuStep:
+    return compile_for_gpu(programs.jitted(key), *programs.arguments(key), kernels=kernels)
 
 
 def _cache_copies(step: GpuStep, programs: Programs) -> int:

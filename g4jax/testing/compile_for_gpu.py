@@ -11,6 +11,7 @@ The package `jax-cuda13-plugin` (part of the test extra) is the compiler; it nee
     step.temporaries_of((2560, 1536))   # fusions that write an array of that shape (a weight-sized product)
 
 `compiler_options={"xla_gpu_fail_ptx_compilation_on_register_spilling": True}` makes a spilling Pallas tile an error.
+`kernels=False` only names the Pallas kernels: faster, with the same launches, copies and temporaries.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import tempfile
 import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from g4jax.testing import named_kernels
 
 # A GpuTargetConfigProto. Bandwidth in bytes/s; the other fields steer tiling and occupancy decisions.
 H200 = """
@@ -54,7 +57,7 @@ CONTAINERS = ("kSequential", "kCommandBuffer", "kWhile", "kConditional")
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    kind: str  # thunk kind, e.g. kKernel (XLA fusion), kCustomKernel (Pallas), kCublasLtMatmul
+    kind: str  # thunk kind, e.g. kKernel (XLA fusion), kCustomKernel (Pallas), kCublasLtMatmul, or "named"
     name: str  # the HLO instruction it comes from, where the dump tells
     text: str  # the dump's whole line
 
@@ -98,23 +101,26 @@ def arg(shape, dtype, spec=REPLICATED, *, target: str = H200, devices: int = 1) 
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(gpu_mesh(target, devices), spec))
 
 
-def compile_for_gpu(fn, *args, target: str = H200, devices: int = 1, compiler_options=None, **jit_kwargs) -> GpuStep:
+def compile_for_gpu(
+    fn, *args, target: str = H200, devices: int = 1, compiler_options=None, kernels: bool = True, **jit_kwargs
+) -> GpuStep:
     """Compiles `fn(*args)` for the target. `args` are pytrees of `arg(...)`; `jit_kwargs` go to `jax.jit`
-    unless `fn` is jitted already."""
+    unless `fn` is jitted already. Without `kernels` those of Pallas are named and not built."""
     mesh = gpu_mesh(target, devices)
+    named = {} if kernels else named_kernels.COMPILER_OPTIONS
     with tempfile.TemporaryDirectory() as dump:
-        options = {"xla_dump_to": dump, "xla_dump_hlo_as_text": True, **(compiler_options or {})}
+        options = {"xla_dump_to": dump, "xla_dump_hlo_as_text": True, **named, **(compiler_options or {})}
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             jitted = fn if hasattr(fn, "lower") else jax.jit(fn, **jit_kwargs)
-            compiled = jitted.lower(*args).compile(compiler_options=options)
-        thunks = [
-            line
-            for file in sorted(pathlib.Path(dump).glob("*thunk_sequence.txt"))
-            for line in file.read_text().splitlines()
-        ]
-    launches = []
-    for line in thunks:
-        match = re.match(r"\s*\d+: (k\w+)\s+(?:\[[^\]]*\]\s*)?(\S*)", line)
-        if match and match[1] not in CONTAINERS:
-            launches.append(Launch(match[1], match[2], line.strip()))
-    return GpuStep(compiled, compiled.as_text() or "", launches)
+            lowering = None if kernels else named_kernels.LOWERING
+            compiled = jitted.trace(*args).lower(_private_parameters=lowering).compile(compiler_options=options)
+        launches = [launch for file in sorted(pathlib.Path(dump).glob("*thunk_sequence.txt")) for launch in _read(file)]
+    hlo = compiled.as_text() or ""
+    launches += [Launch("named", name, line) for name, line in named_kernels.kernel_calls(hlo)]
+    return GpuStep(compiled, hlo, launches)
+
+
+def _read(thunk_sequence: pathlib.Path) -> list[Launch]:
+    lines = thunk_sequence.read_text().splitlines()
+    thunks = [(re.match(r"\s*\d+: (k\w+)\s+(?:\[[^\]]*\]\s*)?(\S*)", line), line.strip()) for line in lines]
+    return [Launch(match[1], match[2], line) for match, line in thunks if match and match[1] not in CONTAINERS]
