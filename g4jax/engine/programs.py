@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from g4jax.cache.pages import KV_AXES
 from g4jax.engine.batch import decode_fields, prefill_fields, score_fields
-from g4jax.engine.draw_inputs import PLAIN, RICH, VARIANTS, DrawInputs, Variant, draw_fields
+from g4jax.engine.draw_inputs import MIXED, RICH, VARIANTS, DrawInputs, Variant, draw_fields
 from g4jax.engine.encoder_batch import HEAR_TOKENS, SEE_SLOTS, hear_fields, see_fields
 from g4jax.engine.encoding import Encoding
 from g4jax.engine.packing import Fields, packed_size
@@ -21,7 +21,7 @@ from g4jax.sharding import partition_spec
 from pallas_kernels.linear.tiles import MAX_WHOLE_ROWS
 
 Key = tuple[Any, ...]
-"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant), ("mixed", tokens, variant); of
+"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant), ("mixed", tokens); of
 the encoders ("see", tokens, slots), ("hear", tokens); for those who compare logits ("logits", tokens), ("token", rows).
 """
 
@@ -30,6 +30,9 @@ ENCODERS = ("see", "hear")
 VENDOR_PRODUCTS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
 """For a hundred rows and more the vendor's products are as fast as XLA's own or faster, much faster in the encoders;
 they need no dozens of tiles compiled and timed for every shape before the server is ready."""
+NO_GRAPH: dict[str, str | bool] = {"xla_gpu_enable_command_buffer": ""}
+"""A graph is brought up to date, node by node, before the first kernel runs, whenever a buffer has moved: 4.6 ms for a
+prompt of E2B. Only decode calls are planned far enough ahead to hide that."""
 
 REPLICATED = PartitionSpec()
 
@@ -57,7 +60,7 @@ class Programs:
         shapes = self.step.shapes
         prefills = [*(("prefill", size) for size in shapes.prefill_tokens), ("score", shapes.score_tokens)]
         decodes = [("decode", rows, variant) for variant in VARIANTS for rows in self.rows_of(variant)]
-        mixed = [("mixed", size, variant) for variant in PLAIN for size in shapes.mixed_tokens]
+        mixed = [("mixed", size) for size in shapes.mixed_tokens]
         return prefills + [("draw", variant) for variant in VARIANTS] + decodes + mixed + self._encoder_keys()
 
     def _encoder_keys(self) -> list[Key]:
@@ -73,9 +76,15 @@ class Programs:
         return self.step.shapes.rich_rows if variant in RICH else self.step.shapes.decode_rows
 
     def compile(self, key: Key) -> jax.stages.Compiled:
+        """From jitted to what runs; the second half, `compile_lowered`, needs no Python and may run beside others."""
+        return self.compile_lowered(key, self.lower(key))
+
+    def lower(self, key: Key) -> jax.stages.Lowered:
+        return self.jitted(key).lower(*self.arguments(key))
+
+    def compile_lowered(self, key: Key, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
         on_gpu = self.mesh.devices.flat[0].platform != "cpu"
-        options = VENDOR_PRODUCTS if on_gpu and _has_many_rows(key) else None
-        return self.jitted(key).lower(*self.arguments(key)).compile(options)
+        return lowered.compile(_compiler_options(key) if on_gpu else None)
 
     def arguments(self, key: Key) -> tuple[Any, ...]:
         """What the program of `key` is called with, abstract."""
@@ -121,9 +130,9 @@ class Programs:
                 return logits, self._drawing(shapes.prefill_rows, variant)
             case ("decode", int(rows), variant):
                 return self._decoded(rows, variant)
-            case ("mixed", int(size), variant):
-                prompts = (self._ints(prefill_fields(size, shapes)), self._drawing(shapes.prefill_rows, variant))
-                return *prompts, *self._decoded(shapes.decode_rows[-1], variant), *self._soft()
+            case ("mixed", int(size)):
+                prompts = (self._ints(prefill_fields(size, shapes)), self._drawing(shapes.prefill_rows, MIXED))
+                return *prompts, *self._decoded(shapes.decode_rows[-1], MIXED), *self._soft()
         raise ValueError(f"no program is called {key}")
 
     def _function(self, key: Key):
@@ -144,8 +153,8 @@ class Programs:
                 return functools.partial(self.step.draw, variant=variant)
             case ("decode", int(rows), variant):
                 return functools.partial(self.step.decode, rows=rows, variant=variant)
-            case ("mixed", int(size), variant):
-                return functools.partial(self.step.mixed, tokens=size, variant=variant)
+            case ("mixed", int(size)):
+                return functools.partial(self.step.mixed, tokens=size)
         raise ValueError(f"no program is called {key}")
 
     def _mapped(self, function, in_specs, out_specs):
@@ -185,9 +194,10 @@ class Programs:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self.mesh, REPLICATED))
 
 
-def _has_many_rows(key: Key) -> bool:
-    """Whether most of its products are XLA's to choose."""
-    return key[1] > MAX_WHOLE_ROWS if key[0] == "decode" else key[0] in ("prefill", "score", "mixed", *ENCODERS)
+def _compiler_options(key: Key) -> dict[str, str | bool]:
+    if key[0] == "decode":
+        return VENDOR_PRODUCTS if key[1] > MAX_WHOLE_ROWS else {}
+    return VENDOR_PRODUCTS | NO_GRAPH if key[0] in ("prefill", "score", "mixed", *ENCODERS) else {}
 
 
 def abstract(tree: Any) -> Any:

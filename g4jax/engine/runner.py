@@ -11,11 +11,12 @@ from jax.sharding import Mesh
 
 from g4jax.cache.paged import Pages
 from g4jax.engine.batch import Slots, bucket, pack_decode, pack_prefill, pack_score
-from g4jax.engine.draw_inputs import DrawInputs, Variant, draw_inputs, variant_of
+from g4jax.engine.draw_inputs import MIXED, DrawInputs, Variant, draw_inputs, variant_of
 from g4jax.engine.encoder_runner import EncoderRunner
 from g4jax.engine.encoding import Encoding
 from g4jax.engine.plan import DecodePlan, DecodeResult, MixedPlan, MixedResult, PrefillPlan, PrefillResult
 from g4jax.engine.programs import ENCODERS, Key, Programs, abstract
+from g4jax.engine.quick_lowering import quick_lowering
 from g4jax.engine.report import drawn_logprobs, prompt_logprobs
 from g4jax.engine.request import Request
 from g4jax.engine.steps import Leaves, Step
@@ -48,12 +49,15 @@ class Runner:
     def compile_all(self, progress: Progress, threads: int) -> None:
         """Compiles every program of `Programs.keys` and runs it, so that the first request meets nothing new."""
         keys = self.programs.keys()
-        progress("compiling", 0, len(keys))
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            jobs = {pool.submit(self.programs.compile, key): key for key in keys}
-            for done, job in enumerate(concurrent.futures.as_completed(jobs)):
-                self.compiled[jobs[job]] = job.result()
-                progress("compiling", done + 1, len(keys))
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool, quick_lowering():
+            # Lowering is Python: here, one after another, since threads would only fight for the interpreter.
+            jobs: dict[Key, concurrent.futures.Future[jax.stages.Compiled]] = {}
+            for key in keys:
+                progress("compiling", sum(job.done() for job in jobs.values()), len(keys))
+                jobs[key] = pool.submit(self.programs.compile_lowered, key, self.programs.lower(key))
+            for _ in concurrent.futures.as_completed(jobs.values()):
+                progress("compiling", sum(job.done() for job in jobs.values()), len(keys))
+        self.compiled |= {key: job.result() for key, job in jobs.items()}
         for done, key in enumerate(keys):
             self._warm(key)
             progress("warming up", done + 1, len(keys))
@@ -97,14 +101,14 @@ class Runner:
         """One token of those that decode, and what `_start_prefill` does for the prompts, in one launch."""
         shapes, prefill, decode = self.step.shapes, plan.prefill, plan.decode
         requests, slots = tuple(piece.request for piece in prefill.pieces), self._encode(prefill)
-        size, variant = bucket(shapes.mixed_tokens, prefill.num_tokens), variant_of((*requests, *decode.requests))
+        size = bucket(shapes.mixed_tokens, prefill.num_tokens)
         drawn = [int(piece.finishes) for piece in prefill.pieces]
         out, tokens, self._last = self._run(
-            ("mixed", size, variant),
+            ("mixed", size),
             pack_prefill(prefill, shapes, size, slots),
-            self._drawing(requests, drawn, shapes.prefill_rows, variant),
+            self._drawing(requests, drawn, shapes.prefill_rows, MIXED),
             pack_decode(decode, shapes, shapes.decode_rows[-1]),
-            self._drawing(decode.requests, decode.budgets, shapes.decode_rows[-1], variant),
+            self._drawing(decode.requests, decode.budgets, shapes.decode_rows[-1], MIXED),
             self._last,
             self._drawn,
             *self._store(),
