@@ -8,9 +8,9 @@ Sends prompts of random token ids to /v1/completions, streamed, with ignore_eos;
 `--range-ratio` times the given one and the given one. `--shared-prefix N` puts the same N tokens before every prompt.
 With `--images N` a prompt is a chat message of N JPEGs, no two alike, and of digits, one token each. `--image-content
 random` is noise, as SGLang's data set has it: the largest files there are; `photo` has the detail of a photograph.
-The same client measures SGLang and vLLM. Time to first token (TTFT) ends with the first chunk that has text; time per
-output token (TPOT) is the rest over the other tokens; throughput counts the tokens of `usage`. The last line is one
-JSON object.
+The same client measures SGLang and vLLM; of a g4jax server it tells the processor time of a token too. Time to first
+token (TTFT) ends with the first chunk that has text; time per output token (TPOT) is the rest over the other tokens;
+throughput counts the tokens of `usage`. The last line is one JSON object.
 """
 
 import argparse
@@ -19,13 +19,17 @@ import base64
 import io
 import json
 import random
+import re
 import statistics
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 
 from PIL import Image
+
+CPU_SECONDS = re.compile(r"^(?:process|g4jax:engine)_cpu_seconds_total\S* (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,20 @@ def main() -> None:
         model = json.load(response)["data"][0]["id"]
     samples = image_samples(args) if args.images else random_samples(args)
     asyncio.run(run(args, model, samples[: args.warm_up]))
-    started = time.perf_counter()
+    cpu, started = server_cpu_seconds(args.base_url), time.perf_counter()
     answers = asyncio.run(run(args, model, samples[args.warm_up :]))
-    print_report(args, model, answers, time.perf_counter() - started)
+    duration, cpu = time.perf_counter() - started, server_cpu_seconds(args.base_url) - cpu
+    print_report(args, model, answers, duration, cpu)
+
+
+def server_cpu_seconds(base_url: str) -> float:
+    """Processor time that both processes of a g4jax server have used so far; 0 where a server does not tell."""
+    try:
+        with urllib.request.urlopen(f"{base_url}/metrics") as response:
+            told = CPU_SECONDS.findall(response.read().decode())
+    except urllib.error.URLError:
+        return 0.0
+    return sum(map(float, told)) if len(told) == 2 else 0.0
 
 
 def random_samples(args: argparse.Namespace) -> list[Sample]:
@@ -193,7 +208,9 @@ def _has_text(choice: dict) -> bool:
     return bool(choice["delta"].get("content") or choice["delta"].get("reasoning_content"))
 
 
-def print_report(args: argparse.Namespace, model: str, answers: list[Answer], duration: float) -> None:
+def print_report(
+    args: argparse.Namespace, model: str, answers: list[Answer], duration: float, cpu_seconds: float
+) -> None:
     outputs = sum(answer.output for answer in answers)
     inputs = sum(answer.prompt for answer in answers)
     figures = {
@@ -206,6 +223,7 @@ def print_report(args: argparse.Namespace, model: str, answers: list[Answer], du
         "request_throughput": len(answers) / duration,
         "input_throughput": inputs / duration,
         "output_throughput": outputs / duration,
+        "server_cpu_us_per_token": 1e6 * cpu_seconds / outputs,
         **_spread("ttft_ms", [answer.ttft for answer in answers]),
         **_spread("tpot_ms", [answer.tpot for answer in answers if answer.output > 1]),
         **_spread("itl_ms", [gap for answer in answers for gap in answer.gaps]),

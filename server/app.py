@@ -54,7 +54,14 @@ def create_app(
         await reading
 
     app = FastAPI(title="g4jax", version=__version__, lifespan=lifespan, redoc_url=None)
-    serving = Serving(client, chat, model, media, Metrics(model.names[0], lambda: client.stats), max_queued)
+    serving = Serving(
+        client,
+        chat,
+        model,
+        media,
+        Metrics(model.names[0], lambda: client.stats, lambda: client.cpu_seconds),
+        max_queued,
+    )
     conversations = (chat_routes, completions, responses, messages, audio)
     for family in (*conversations, tokenize, models, info, control, health, metrics):
         app.include_router(family.routes(serving), responses=openapi.errors())

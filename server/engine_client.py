@@ -60,6 +60,7 @@ class EngineClient:
     Attributes:
       info: what the engine came up with; None until it is ready.
       stats: how its scheduler was doing lately; None until it tells.
+      cpu_seconds: what processor time it had used then.
       progress: the last word of the start.
       failure: why the engine is dead; None while it lives.
       on_change: called on the event loop when `info`, `progress` or `failure` changes.
@@ -68,6 +69,7 @@ class EngineClient:
     def __init__(self, conn: Connection, process: BaseProcess | None = None):
         self.info: EngineInfo | None = None
         self.stats: SchedulerStats | None = None
+        self.cpu_seconds = 0.0
         self.progress: Progress | None = None
         self.failure: Failed | None = None
         self.on_change: Callable[[], None] = lambda: None
@@ -215,7 +217,7 @@ class EngineClient:
                     inbox.put_nowait(RequestRefused(message.message))
                 return
             case Stats():
-                self.stats = message.stats
+                self.stats, self.cpu_seconds = message.stats, message.cpu_seconds
                 return
             case Flushed():
                 if not (flush := self._flushes.popleft()).done():

@@ -201,7 +201,7 @@ class EngineLoop:
         stats = self._engine.stats()
         if stats != self._stats:
             self._stats = stats
-            self._conn.send_bytes(encode(Stats(stats)))
+            self._conn.send_bytes(encode(Stats(stats, time.process_time())))
 
     def _message(self, update: StepUpdate) -> Update:
         request = self._requests[update.request_id]

@@ -108,9 +108,13 @@ class Updates(msgspec.Struct, frozen=True, tag="updates"):
 
 
 class Stats(msgspec.Struct, frozen=True, tag="stats"):
-    """How the scheduler and its cache are doing; sent now and then, and when the engine becomes idle."""
+    """How the scheduler and its cache are doing; sent now and then, and when the engine becomes idle.
+
+    cpu_seconds: processor time of the engine's process since it began.
+    """
 
     stats: SchedulerStats
+    cpu_seconds: float = 0.0
 
 
 class Flushed(msgspec.Struct, frozen=True, tag="flushed"):

@@ -28,10 +28,10 @@ class Metrics:
     A time series with a label costs a look-up, so each is looked up here, once, and `RequestMeter` only adds.
     """
 
-    def __init__(self, model: str, stats: Callable[[], SchedulerStats | None]):
+    def __init__(self, model: str, stats: Callable[[], SchedulerStats | None], cpu_seconds: Callable[[], float]):
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.registry.register(EngineCollector(model, stats))
+        self.registry.register(EngineCollector(model, stats, cpu_seconds))
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             made = Histogram(f"g4jax:{name}", text, ["model_name"], buckets=buckets, registry=self.registry)
@@ -108,9 +108,10 @@ class RequestMeter:
 class EngineCollector(Collector):
     """Shows the last statistics of the engine when it is asked; nothing until the engine has told any."""
 
-    def __init__(self, model: str, stats: Callable[[], SchedulerStats | None]):
+    def __init__(self, model: str, stats: Callable[[], SchedulerStats | None], cpu_seconds: Callable[[], float]):
         self._model = model
         self._stats = stats
+        self._cpu_seconds = cpu_seconds
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats()
@@ -127,13 +128,14 @@ class EngineCollector(Collector):
         yield self._counter("prefix_cache_queries", "Prompt tokens looked up in the cache.", stats.prompt_tokens)
         yield self._counter("prefix_cache_hits", "Those of them that it had.", stats.prefix_hit_tokens)
         yield self._counter("num_preemptions", "Requests that had to give up their pages.", stats.preemptions)
+        yield self._counter("engine_cpu_seconds", "Processor time of the engine's process.", self._cpu_seconds())
 
     def _gauge(self, name: str, text: str, value: int) -> Metric:
         family = GaugeMetricFamily(f"g4jax:{name}", text, labels=["model_name"])
         family.add_metric([self._model], value)
         return family
 
-    def _counter(self, name: str, text: str, value: int) -> Metric:
+    def _counter(self, name: str, text: str, value: float) -> Metric:
         family = CounterMetricFamily(f"g4jax:{name}", text, labels=["model_name"])
         family.add_metric([self._model], value)
         return family

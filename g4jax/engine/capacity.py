@@ -10,8 +10,9 @@ from g4jax.engine.options import EngineOptions, InvalidOption
 
 GIB = 2**30
 CPU_CACHE_BYTES = GIB // 4
-LEAST_MIXED = 768
-"""Prompt tokens of the smallest launch in which a decode batch takes part."""
+MIXED_TOKENS = (512, 768, 1024, 1280, 1664)
+"""Prompt tokens of a launch in which a decode batch takes part: with a hundred requests under way most prompts go so,
+and what a launch has beyond its prompts is time lost to all of them."""
 DEFAULT_CONTEXT = 32768
 TYPICAL_LENGTH = 2048
 """Tokens of an ordinary conversation: it sets how the memory is shared between the sliding and the full pool."""
@@ -81,8 +82,6 @@ def _shapes(options: EngineOptions, device: Device, max_batch: int, max_model_le
     rich = () if device.is_cpu else (8, 64)
     most = min(options.max_prefill_tokens or (512 if device.is_cpu else 2048), max_model_len)
     prefill_tokens = _ladder(prefill, most)
-    # To read the weights once for two launches gains nothing where arithmetic takes the time.
-    mixed_tokens = () if device.is_cpu else tuple(size for size in prefill_tokens if size >= LEAST_MIXED)
     return Shapes(
         prefill_tokens=prefill_tokens,
         score_tokens=max((size for size in prefill_tokens if size <= 512), default=most),
@@ -93,7 +92,8 @@ def _shapes(options: EngineOptions, device: Device, max_batch: int, max_model_le
         page_size=options.page_size,
         history=max_model_len,
         decode_steps=options.decode_steps,
-        mixed_tokens=mixed_tokens,
+        # To read the weights once for two launches gains nothing where arithmetic takes the time.
+        mixed_tokens=() if device.is_cpu else _ladder(MIXED_TOKENS, most),
     )
 
 

@@ -59,6 +59,13 @@ def test_tokens_of_one_update_share_its_time():
         assert sample(served, "inter_token_latency_seconds_sum") / 9 == pytest.approx(0.01, rel=0.5)
 
 
+def test_processor_time_of_both_processes_is_told():
+    with running(engine()) as served:
+        served.client.completions.create(model="nano", prompt="endless", max_tokens=50)
+        assert sample(served, "engine_cpu_seconds_total") > 0
+        assert "\nprocess_cpu_seconds_total " in httpx.get(f"{served.url}/metrics").text
+
+
 def test_every_choice_counts():
     with running(engine()) as served:
         served.client.chat.completions.create(model="nano", messages=user("endless"), n=3, max_tokens=4)
