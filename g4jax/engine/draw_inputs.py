@@ -21,8 +21,7 @@ min_tokens, and with log probabilities. guided: the same under the masks of guid
 Arrays = dict[str, np.ndarray]
 
 VARIANTS: tuple[Variant, ...] = ("greedy", "sampled", "shaped", "guided")
-MIXED: Variant = "sampled"
-"""What launches of prompts and decode rows draw with: a program each, since a greedy row stays greedy."""
+PLAIN: tuple[Variant, ...] = ("greedy", "sampled")
 RICH: tuple[Variant, ...] = ("shaped", "guided")
 
 

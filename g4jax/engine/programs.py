@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from g4jax.cache.pages import KV_AXES
 from g4jax.engine.batch import decode_fields, prefill_fields, score_fields
-from g4jax.engine.draw_inputs import MIXED, RICH, VARIANTS, DrawInputs, Variant, draw_fields
+from g4jax.engine.draw_inputs import PLAIN, RICH, VARIANTS, DrawInputs, Variant, draw_fields
 from g4jax.engine.encoder_batch import HEAR_TOKENS, SEE_SLOTS, hear_fields, see_fields
 from g4jax.engine.encoding import Encoding
 from g4jax.engine.packing import Fields, packed_size
@@ -20,7 +20,7 @@ from g4jax.engine.steps import Step
 from g4jax.sharding import partition_spec
 
 Key = tuple[Any, ...]
-"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant), ("mixed", tokens); of
+"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant), ("mixed", tokens, variant); of
 the encoders ("see", tokens, slots), ("hear", tokens); for those who compare logits ("logits", tokens), ("token", rows).
 """
 
@@ -61,7 +61,7 @@ class Programs:
         shapes = self.step.shapes
         prefills = [*(("prefill", size) for size in shapes.prefill_tokens), ("score", shapes.score_tokens)]
         decodes = [("decode", rows, variant) for variant in VARIANTS for rows in self.rows_of(variant)]
-        mixed = [("mixed", size) for size in shapes.mixed_tokens]
+        mixed = [("mixed", size, variant) for variant in PLAIN for size in shapes.mixed_tokens]
         return prefills + [("draw", variant) for variant in VARIANTS] + decodes + mixed + self._encoder_keys()
 
     def _encoder_keys(self) -> list[Key]:
@@ -131,9 +131,9 @@ class Programs:
                 return logits, self._drawing(shapes.prefill_rows, variant)
             case ("decode", int(rows), variant):
                 return self._decoded(rows, variant)
-            case ("mixed", int(size)):
-                prompts = (self._ints(prefill_fields(size, shapes)), self._drawing(shapes.prefill_rows, MIXED))
-                return *prompts, *self._decoded(shapes.decode_rows[-1], MIXED), *self._soft()
+            case ("mixed", int(size), variant):
+                prompts = (self._ints(prefill_fields(size, shapes)), self._drawing(shapes.prefill_rows, variant))
+                return *prompts, *self._decoded(shapes.decode_rows[-1], variant), *self._soft()
         raise ValueError(f"no program is called {key}")
 
     def _function(self, key: Key):
@@ -154,8 +154,8 @@ class Programs:
                 return functools.partial(self.step.draw, variant=variant)
             case ("decode", int(rows), variant):
                 return functools.partial(self.step.decode, rows=rows, variant=variant)
-            case ("mixed", int(size)):
-                return functools.partial(self.step.mixed, tokens=size)
+            case ("mixed", int(size), variant):
+                return functools.partial(self.step.mixed, tokens=size, variant=variant)
         raise ValueError(f"no program is called {key}")
 
     def _mapped(self, function, in_specs, out_specs):

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from g4jax.cache.paged import Pages
 from g4jax.engine.batch import Slots, bucket, pack_decode, pack_prefill, pack_score
-from g4jax.engine.draw_inputs import MIXED, DrawInputs, Variant, draw_inputs, variant_of
+from g4jax.engine.draw_inputs import DrawInputs, Variant, draw_inputs, variant_of
 from g4jax.engine.encoder_runner import EncoderRunner
 from g4jax.engine.encoding import Encoding
 from g4jax.engine.plan import DecodePlan, DecodeResult, MixedPlan, MixedResult, PrefillPlan, PrefillResult
@@ -101,14 +101,14 @@ class Runner:
         """One token of those that decode, and what `_start_prefill` does for the prompts, in one launch."""
         shapes, prefill, decode = self.step.shapes, plan.prefill, plan.decode
         requests, slots = tuple(piece.request for piece in prefill.pieces), self._encode(prefill)
-        size = bucket(shapes.mixed_tokens, prefill.num_tokens)
+        size, variant = bucket(shapes.mixed_tokens, prefill.num_tokens), variant_of((*requests, *decode.requests))
         drawn = [int(piece.finishes) for piece in prefill.pieces]
         out, tokens, self._last = self._run(
-            ("mixed", size),
+            ("mixed", size, variant),
             pack_prefill(prefill, shapes, size, slots),
-            self._drawing(requests, drawn, shapes.prefill_rows, MIXED),
+            self._drawing(requests, drawn, shapes.prefill_rows, variant),
             pack_decode(decode, shapes, shapes.decode_rows[-1]),
-            self._drawing(decode.requests, decode.budgets, shapes.decode_rows[-1], MIXED),
+            self._drawing(decode.requests, decode.budgets, shapes.decode_rows[-1], variant),
             self._last,
             self._drawn,
             *self._store(),

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from g4jax.cache.paged import PagedDecode, PagedMixed, PagedPrefill, Pages
 from g4jax.engine.batch import Shapes, decode_fields, prefill_fields, score_fields
-from g4jax.engine.draw_inputs import MIXED, DrawInputs, Variant
+from g4jax.engine.draw_inputs import DrawInputs, Variant
 from g4jax.engine.drawing import Drawing
 from g4jax.engine.packing import unpack
 from g4jax.engine.report import Report
@@ -171,6 +171,7 @@ class Step:
         store: Float[Array, "S D"] | None = None,
         *,
         tokens: int,
+        variant: Variant,
     ) -> tuple[tuple[Int[Array, "1 M"], Int[Array, " Q"], Int[Array, " M"]], Pages]:
         """`prefill` and one step of `decode` over the largest batch: each weight is read once.
 
@@ -197,8 +198,8 @@ class Step:
             is_soft=is_soft,
         )
         logits = model.logits(h)
-        drawn, _ = self.draw(logits[:count], inputs, variant=MIXED)
-        drawn_first, _ = self.draw(logits[count:], prompt_inputs, variant=MIXED)
+        drawn, _ = self.draw(logits[:count], inputs, variant=variant)
+        drawn_first, _ = self.draw(logits[count:], prompt_inputs, variant=variant)
         out = jnp.where(alive, drawn, -1)
         return (out[None], drawn_first, jnp.where(_is_stop(out, fields), -1, out)), pages
 

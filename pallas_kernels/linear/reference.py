@@ -17,10 +17,13 @@ Activation = Literal["gated", "times"]
 
 
 def linear(x: Float[Array, "R K"], w: Float[Array, "N K"]) -> Float[Array, "R N"]:
-    """`x @ w.T`."""
+    """`x @ w.T`.
+
+    XLA sums bfloat16 products in float32 and rounds on the way out. Asked for float32, the vendor's product would write
+    twice the bytes, and a second kernel would round them.
+    """
     precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-    out = lax.dot_general(x, w, (((1,), (1,)), ((), ())), precision=precision, preferred_element_type=jnp.float32)
-    return out.astype(x.dtype)
+    return lax.dot_general(x, w, (((1,), (1,)), ((), ())), precision=precision)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("array", "part"), meta_fields=())
