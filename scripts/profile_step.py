@@ -1,13 +1,14 @@
 """Which kernels the steps of a real model's shapes spend their time in.
 
-    python scripts/profile_step.py --config e2b [--batch 8] [--prompt 610] [--images 2] [--top 12]
+    python scripts/profile_step.py --config e2b [--batch 8] [--prompt 610] [--images 2] [--join 4] [--top 12]
 
 Serves `--batch` prompts of random tokens (and `--images` images of 1280 x 720 each) with random weights, all prefilled
-before the first decodes, once to warm up and once under JAX's profiler. Prints for each program (prefill, decode, see)
-the milliseconds of a call and its kernels: launches in a call, microseconds, share of the call, GB/s of what goes in
-and out, passed once, and percent of the data sheet's bandwidth. No rate is told of a kernel that cannot have read all
-of its operands in its time: it takes a part, as attention does of the pages. Graphs are off here, because a kernel in
-one does not say which instruction it comes from; gaps between kernels are not told. The last line is one JSON object.
+before the first decodes, and `--join` more while they decode, once to warm up and once under JAX's profiler. Prints for
+each program (prefill, decode, mixed, see) the milliseconds of a call and its kernels: launches in a call, microseconds,
+share of the call, GB/s of what goes in and out, passed once, and percent of the data sheet's bandwidth. No rate is told
+of a kernel that cannot have read all of its operands in its time: it takes a part, as attention does of the pages.
+Graphs are off here, because a kernel in one does not say which instruction it comes from; gaps between kernels are not
+told. The last line is one JSON object.
 """
 
 import argparse
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=610, help="tokens of text")
     parser.add_argument("--images", type=int, default=0)
+    parser.add_argument("--join", type=int, default=0, help="prompts that come while the others decode")
     parser.add_argument("--top", type=int, default=12, help="kernels to print of a program")
     args = parser.parse_args()
     # Read when the first program is compiled.
@@ -92,7 +94,7 @@ def build(config: Gemma4Config, args: argparse.Namespace) -> Engine:
     options = EngineOptions(
         model=args.config,
         load_format="dummy",
-        max_batch=args.batch,
+        max_batch=args.batch + args.join,
         max_model_len=args.prompt + 300 * args.images + STEPS * CALLS + 1,
         decode_steps=STEPS,
     )
@@ -109,10 +111,19 @@ def serve(engine: Engine, config: Gemma4Config, args: argparse.Namespace, *, see
     """All prompts to their ends."""
     rng = np.random.default_rng(seed)
     params = SamplingParams(temperature=0.0, ignore_eos=True, max_tokens=STEPS * CALLS + 1)
-    for row in range(args.batch):
-        ids, media = prompt(rng, config, args)
-        engine.add_request(Request(f"{seed}-{row}", ids, params, media=media))
-    for _ in decode_calls(engine, args.batch):
+
+    def add(rows: range) -> None:
+        for row in rows:
+            ids, media = prompt(rng, config, args)
+            engine.add_request(Request(f"{seed}-{row}", ids, params, media=media))
+
+    add(range(args.batch))
+    calls = decode_calls(engine, args.batch)
+    next(calls)
+    if args.join:
+        engine.scheduler.mixes_from = 1
+        add(range(args.batch, args.batch + args.join))
+    for _ in calls:
         pass
 
 

@@ -13,6 +13,8 @@ CPU_CACHE_BYTES = GIB // 4
 MIXED_TOKENS = (512, 1024, 1536)
 """Prompt tokens of a launch in which a decode batch takes part: with a hundred requests under way most prompts go so,
 and what a launch has beyond its prompts is time lost to all of them."""
+PACKED = 16
+"""Tokens of a launch come in multiples of so many: rows that the vendor's products need not pad."""
 DEFAULT_CONTEXT = 32768
 TYPICAL_LENGTH = 2048
 """Tokens of an ordinary conversation: it sets how the memory is shared between the sliding and the full pool."""
@@ -80,7 +82,8 @@ def _shapes(options: EngineOptions, device: Device, max_batch: int, max_model_le
     prefill = (32, 128) if device.is_cpu else (64, 256, 512, 768, 1280)
     decode = (1, 4) if device.is_cpu else (1, 4, 8, 16, 32, 64, 128)
     rich = () if device.is_cpu else (8, 64)
-    most = min(options.max_prefill_tokens or (512 if device.is_cpu else 2048), max_model_len)
+    longest = -(-max_model_len // PACKED) * PACKED
+    most = min(options.max_prefill_tokens or (512 if device.is_cpu else 2048), longest)
     prefill_tokens = _ladder(prefill, most)
     return Shapes(
         prefill_tokens=prefill_tokens,
