@@ -93,5 +93,5 @@ def test_gradients_are_finite():
     def loss(model: AudioTower) -> jax.Array:
         return jnp.square(model(jnp.asarray(frames()), jnp.int32(149))[:38]).mean()
 
-    gradients = nnx.grad(loss)(tower("clipped"))
+    gradients = nnx.jit(nnx.grad(loss))(tower("clipped"))
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradients))

@@ -13,10 +13,11 @@ def test_suppressed_tokens_are_never_drawn(tmp_path):  # row 167
     drawn = collections.Counter(token for answer in free.values() for token in answer)
     forbidden = [token for token, _ in drawn.most_common(3)]
     (tmp_path / "generation_config.json").write_text(json.dumps({"suppress_tokens": forbidden}))
-    held = run(build(tmp_path), requests(4))
+    engine = build(tmp_path)
+    held = run(engine, requests(4))
     assert held != free and not any(token in forbidden for answer in held.values() for token in answer)
     bias = tuple((token, 100.0) for token in forbidden)
-    biased = run(build(tmp_path), requests(4, logit_bias=bias))
+    biased = run(engine, requests(4, logit_bias=bias))
     assert not any(token in forbidden for answer in biased.values() for token in answer)
 
 

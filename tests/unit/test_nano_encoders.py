@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from g4jax.config import Gemma4Config
 from g4jax.sharding import make_mesh
@@ -32,19 +33,19 @@ def test_padding_of_a_picture_and_of_a_sound_changes_nothing(net):
         for piece in medium(part).inputs
     )
     rows, columns = seen.grid
-    alone = towers.see(jnp.asarray(seen.data), jnp.asarray([[rows, columns]], jnp.int32))
+    alone = nnx.jit(type(towers).see)(towers, jnp.asarray(seen.data), jnp.asarray([[rows, columns]], jnp.int32))
     pixels = np.full((1, PATCHES, 768), 200, np.uint8)
     pixels[0, : len(seen.data)] = seen.data
-    padded = encoders.see_all(towers, jnp.asarray(pixels), jnp.asarray([[rows, columns]], jnp.int32))
+    padded = nnx.jit(encoders.see_all)(towers, jnp.asarray(pixels), jnp.asarray([[rows, columns]], jnp.int32))
     np.testing.assert_allclose(padded[0, : rows * columns], alone, atol=2e-4)
 
     ((heard,),) = (medium(part).inputs for part in senses.media_parts(senses.sample(rng, "audio_digit").messages))
     count = len(heard.data)
     whole = np.pad(heard.data, [(0, -count % 4), (0, 0)])
-    alone = towers.hear(jnp.asarray(whole), jnp.int32(count))
+    alone = nnx.jit(type(towers).hear)(towers, jnp.asarray(whole), jnp.int32(count))
     frames = np.full((1, CLIP_FRAMES, 128), 3.0, np.float32)
     frames[0, :count] = heard.data
-    padded = encoders.hear_all(towers, jnp.asarray(frames), jnp.asarray([count], jnp.int32))
+    padded = nnx.jit(encoders.hear_all)(towers, jnp.asarray(frames), jnp.asarray([count], jnp.int32))
     np.testing.assert_allclose(padded[0, : heard.num_tokens], alone[: heard.num_tokens], atol=2e-4)
 
 

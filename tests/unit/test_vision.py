@@ -81,7 +81,7 @@ def test_bfloat16_stays_near_float32():
 
 def test_the_tower_can_be_trained_through():
     graph, state = nnx.split(tower())
-    gradient = jax.grad(lambda state: jnp.sum(nnx.merge(graph, state)(*two_images())[:3] ** 2))(state)
+    gradient = jax.jit(jax.grad(lambda state: jnp.sum(nnx.merge(graph, state)(*two_images())[:3] ** 2)))(state)
     for path, leaf in nnx.to_flat_state(gradient):
         assert bool(jnp.isfinite(leaf[...]).all()), path
         assert bool((leaf[...] != 0).any()), path
