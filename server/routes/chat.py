@@ -20,11 +20,11 @@ from server.answers import (
     ToolCall,
     encode_json,
 )
+from server.body_route import BodyRoute
 from server.chat_job import ChatJob, chat_job
 from server.job import Output
 from server.logprobs import TokenNames, prompt_logprobs
 from server.openapi import described
-from server.route import BodyRoute
 from server.schemas import ChatRequest
 from server.serving import Serving, read_body
 from server.stream import EventStream, unless_gone

@@ -10,10 +10,10 @@ from msgspec import UNSET, UnsetType
 
 from server import constraints, convert
 from server.answers import TextChoice, TextCompletion, Usage, encode_json
+from server.body_route import BodyRoute
 from server.job import Job
 from server.logprobs import TokenNames, prompt_logprobs
 from server.openapi import described
-from server.route import BodyRoute
 from server.schemas import CompletionRequest
 from server.serving import Serving, read_body
 from server.stream import EventStream, unless_gone
@@ -43,7 +43,9 @@ async def _job(serving: Serving, body: CompletionRequest) -> TextJob:
     max_model_len = serving.engine().max_model_len
     max_tokens = convert.DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     raw = convert.prompt_texts_or_ids(body, serving.model)
-    prompts = await _prompt_ids(serving, raw)
+    encode = serving.chat.encode_prompts
+    # Long texts take a while; ids are taken as they are and wait for no thread.
+    prompts = await asyncio.to_thread(encode, raw) if any(isinstance(prompt, str) for prompt in raw) else encode(raw)
     for ids in prompts:
         convert.check_length("prompt", len(ids), "max_tokens", max_tokens, max_model_len)
     # The engine draws at least one token; an output that wants none drops it.
@@ -56,12 +58,6 @@ async def _job(serving: Serving, body: CompletionRequest) -> TextJob:
     wishes = [_wishes(serving, body, *prompt) for prompt in zip(raw, prompts, strict=True)]
     outputs = [TextOutput(serving.chat.tokenizer, wishes[index // n]) for index in range(len(adds))]
     return Job(request_id, int(time.time()), serving.model.names[0], adds, outputs, n)
-
-
-async def _prompt_ids(serving: Serving, prompts: list[str | list[int]]) -> list[list[int]]:
-    """Texts are encoded in a thread, since long ones take a while; ids do not wait for one."""
-    ids = [prompt for prompt in prompts if not isinstance(prompt, str)]
-    return ids if len(ids) == len(prompts) else await asyncio.to_thread(serving.chat.encode_prompts, prompts)
 
 
 def _wishes(serving: Serving, body: CompletionRequest, prompt: str | list[int], ids: list[int]) -> TextWishes:

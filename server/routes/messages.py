@@ -9,8 +9,8 @@ from server.anthropic.answer import TokenCount
 from server.anthropic.chat_request import NAMES, chat_fields, prompt_fields
 from server.anthropic.respond import message_events, whole_message
 from server.anthropic.schemas import CountTokensRequest, MessagesRequest
+from server.body_route import BodyRoute
 from server.convert import new_id
-from server.route import BodyRoute
 from server.serving import Serving, read_body
 from server.stream import unless_gone
 from server.translate.job import count_prompt, translated_job
