@@ -102,11 +102,13 @@ def pack_decode(plan: DecodePlan, shapes: Shapes, size: int) -> np.ndarray:
     arrays["positions"][:] = -1
     arrays["stop_ids"][:] = -1
     arrays["sources"][:] = -1
-    for row, (request, budget, source) in enumerate(zip(plan.requests, plan.budgets, plan.sources, strict=True)):
-        arrays["tokens"][row] = request.tokens[-1]
-        arrays["positions"][row] = request.next_position - budget
-        arrays["budgets"][row] = budget
-        arrays["sources"][row] = source if source < DRAWN else shapes.decode_rows[-1] + source - DRAWN
+    count = len(plan.requests)
+    positions = [request.next_position - budget for request, budget in zip(plan.requests, plan.budgets, strict=True)]
+    sources = [source if source < DRAWN else shapes.decode_rows[-1] + source - DRAWN for source in plan.sources]
+    arrays["tokens"][:count] = [request.tokens[-1] for request in plan.requests]
+    arrays["positions"][:count], arrays["sources"][:count] = positions, sources
+    arrays["budgets"][:count] = plan.budgets
+    for row, request in enumerate(plan.requests):
         fill_stop_ids(arrays["stop_ids"], row, request)
         _fill_tables(arrays, row, request)
     return pack(fields, arrays)
@@ -150,5 +152,7 @@ def _fill_tables(arrays: dict[str, np.ndarray], row: int, request: Request) -> N
 
 def fill_stop_ids(ids: np.ndarray, row: int, request: Request) -> None:
     """Row `row` of `ids` [rows, STOP_IDS]."""
+    if not request.stop_ids:
+        return
     stops = sorted(request.stop_ids)[:STOP_IDS]
     ids[row, : len(stops)] = stops

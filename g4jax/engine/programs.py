@@ -31,9 +31,6 @@ VENDOR_PRODUCTS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
 """For hundreds of rows and more the vendor's products are as fast as XLA's own, and much faster in the encoders; they
 need no dozens of tiles compiled and timed for every shape before the server is ready. A decode step of 100 rows of E2B
 is 2.7 % slower with them."""
-NO_GRAPH: dict[str, str | bool] = {"xla_gpu_enable_command_buffer": ""}
-"""A graph is brought up to date, node by node, before the first kernel runs, whenever a buffer has moved: 4.6 ms for a
-prompt of E2B. Only decode calls are planned far enough ahead to hide that."""
 
 REPLICATED = PartitionSpec()
 
@@ -196,7 +193,7 @@ class Programs:
 
 
 def _compiler_options(key: Key) -> dict[str, str | bool]:
-    return VENDOR_PRODUCTS | NO_GRAPH if key[0] in MANY_ROWS else {}
+    return VENDOR_PRODUCTS if key[0] in MANY_ROWS else {}
 
 
 def abstract(tree: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import secrets
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -123,25 +124,37 @@ class Request:
             return room
         return min(room, self.params.max_tokens - len(self.output_ids))
 
-    def append(self, token: int, max_model_len: int) -> None:
-        """Take one generated token and set `finish_reason` (and `stop_id`) if it is the last."""
-        self.output_ids.append(token)
-        self.tokens.append(token)
-        self.content.append(token)
-        # Under a guide an end comes before min_tokens only where nothing else could.
-        is_late = len(self.output_ids) >= self.params.min_tokens or self.guide is not None
-        if token in self.stop_ids and is_late:
-            self.finish_reason, self.stop_id = "stop", token
-        elif self._room(max_model_len) <= 0:
+    def take(self, drawn: Sequence[int], max_model_len: int) -> list[int]:
+        """Takes drawn tokens up to the one that ends the request (-1 is none) and returns those; sets `finish_reason`
+        (and `stop_id`) where the last is among them."""
+        taken = list(drawn[: drawn.index(-1)] if -1 in drawn else drawn)[: self._room(max_model_len)]
+        stop = self._first_stop(taken)
+        if stop is not None:
+            self.finish_reason, self.stop_id = "stop", taken[stop]
+            del taken[stop + 1 :]
+        self.output_ids += taken
+        self.tokens += taken
+        self.content += taken
+        if stop is None and self._room(max_model_len) <= 0:
             self.finish_reason = "length"
         if self.guide is not None:
-            self._tell_guide(token)
+            self._tell_guide(taken)
+        return taken
 
-    def _tell_guide(self, token: int) -> None:
+    def _first_stop(self, taken: list[int]) -> int | None:
+        """Where the first stop id is that may end the request."""
+        if self.stop_ids.isdisjoint(taken):
+            return None
+        # Under a guide an end comes before min_tokens only where nothing else could.
+        early = 0 if self.guide is not None else max(0, self.params.min_tokens - len(self.output_ids) - 1)
+        return next((i for i in range(early, len(taken)) if taken[i] in self.stop_ids), None)
+
+    def _tell_guide(self, taken: list[int]) -> None:
         assert self.guide is not None
         self.mask = None
-        if token != self.stop_id:
-            self.guide.accept(token)
+        for token in taken:
+            if token != self.stop_id:
+                self.guide.accept(token)
         # Where nothing may follow, the mask is empty and whatever was drawn means nothing, a stop id too.
         if self.guide.error is not None:
             self.finish_reason, self.error = "error", self.guide.error

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from g4jax.cache.paged import Pages
 from g4jax.engine.batch import Slots, bucket, pack_decode, pack_prefill, pack_score
+from g4jax.engine.buffer_room import make_room
 from g4jax.engine.draw_inputs import DrawInputs, Variant, draw_inputs, variant_of
 from g4jax.engine.encoder_runner import EncoderRunner
 from g4jax.engine.encoding import Encoding
@@ -42,6 +43,7 @@ class Runner:
         self.encoder = None if encoding is None else self._encoder(encoding, encoder_leaves)
         self.compiled: dict[Key, jax.stages.Compiled] = {}
         self._zeros: dict[int, jax.Array] = {}
+        self._wall: jax.Array | None = None
         # Where the last decode and the last prefill launch leave their tokens for the next decode launch.
         self._last = self._resident_zeros(step.shapes.decode_rows[-1])
         self._drawn = self._resident_zeros(step.shapes.prefill_rows)
@@ -58,6 +60,7 @@ class Runner:
             for _ in concurrent.futures.as_completed(jobs.values()):
                 progress("compiling", sum(job.done() for job in jobs.values()), len(keys))
         self.compiled |= {key: job.result() for key, job in jobs.items()}
+        self._wall = make_room(self.programs, named_sharding(self.programs.mesh, ()))
         for done, key in enumerate(keys):
             self._warm(key)
             progress("warming up", done + 1, len(keys))

@@ -327,12 +327,7 @@ class Scheduler:
         scored: list[TokenLogprobs | None] | None = None,
     ) -> Update:
         """Append drawn tokens up to the one that ends the request; each but the first of a prompt computed one more."""
-        taken: list[int] = []
-        for token in drawn:
-            if token < 0 or request.finish_reason is not None:
-                break
-            request.append(int(token), self.max_model_len)
-            taken.append(int(token))
+        taken = request.take(drawn, self.max_model_len)
         self.pages.advance(request, request.num_tokens - 1 - request.num_computed)
         if request.finish_reason is not None:
             self._finish(request)

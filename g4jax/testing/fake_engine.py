@@ -130,7 +130,7 @@ class FakeEngine:
             if token == DEAD_END:
                 request.finish_reason, request.error = "error", "nothing may follow"
             else:
-                request.append(token, self.max_model_len)
+                request.take([token], self.max_model_len)
         return Update(
             request.id,
             request.output_ids[begin:],

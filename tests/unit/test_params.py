@@ -86,10 +86,29 @@ def test_stop_ids_of_a_request(ignore_eos, expected):
 
 def test_a_stop_id_counts_from_min_tokens_on():
     request = Request("a", [3], SamplingParams(min_tokens=2), stop_ids=frozenset({1}))
-    request.append(1, max_model_len=9)
+    assert request.take([1], max_model_len=9) == [1]
     assert request.finish_reason is None
-    request.append(1, max_model_len=9)
+    assert request.take([1], max_model_len=9) == [1]
     assert (request.finish_reason, request.stop_id, request.output_ids) == ("stop", 1, [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "taken", "reason", "stop_id"),
+    [
+        ([5, 6, 7], [5, 6, 7], None, None),
+        ([5, 6, -1], [5, 6], None, None),  # its budget ended
+        ([5, 1, 6, 1], [5, 1, 6, 1], "stop", 1),  # the first is before min_tokens
+        ([5, 6, 1, 2], [5, 6, 1], "stop", 1),
+        ([5, 6, 7, 8, 9, 9], [5, 6, 7, 8, 9], "length", None),
+        ([5, 6, 7, 8, 2, 9], [5, 6, 7, 8, 2], "stop", 2),  # the last there is room for
+    ],
+)
+def test_takes_what_was_drawn_up_to_the_end(drawn, taken, reason, stop_id):
+    request = Request("a", [3], SamplingParams(min_tokens=3, max_tokens=5), stop_ids=frozenset({1, 2}))
+    assert request.take(drawn, max_model_len=9) == taken
+    assert (request.finish_reason, request.stop_id) == (reason, stop_id)
+    assert request.output_ids == taken
+    assert request.tokens == request.content == [3, *taken]
 
 
 def test_host_logic_imports_without_jax():
