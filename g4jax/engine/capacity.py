@@ -80,7 +80,7 @@ def _context(config: TextConfig, options: EngineOptions) -> int:
 
 def _shapes(options: EngineOptions, device: Device, max_batch: int, max_model_len: int) -> Shapes:
     prefill = (32, 128) if device.is_cpu else (64, 256, 512, 640, 768, 1280)
-    decode = (1, 4) if device.is_cpu else (1, 4, 8, 16, 32, 64, 128)
+    decode = (1, 4) if device.is_cpu else (1, 8, 16, 32, 64, 128)
     rich = () if device.is_cpu else (8, 64)
     longest = -(-max_model_len // PACKED) * PACKED
     most = min(options.max_prefill_tokens or (512 if device.is_cpu else 2048), longest)

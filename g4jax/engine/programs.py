@@ -73,6 +73,12 @@ class Programs:
         """The sizes of a decode batch."""
         return self.step.shapes.rich_rows if variant in RICH else self.step.shapes.decode_rows
 
+    def is_timed(self, key: Key) -> bool:
+        """XLA times tiles of its own for the products of the program, which is to be compiled alone: what is compiled
+        beside it takes the processors that launch, and some other tile is chosen. Programs with the same products take
+        over what was chosen."""
+        return self._on_gpu and key[0] == "decode" and key[-1] == "greedy"
+
     def compile(self, key: Key) -> jax.stages.Compiled:
         """From jitted to what runs; the second half, `compile_lowered`, needs no Python and may run beside others."""
         return self.compile_lowered(key, self.lower(key))
@@ -81,8 +87,11 @@ class Programs:
         return self.jitted(key).lower(*self.arguments(key))
 
     def compile_lowered(self, key: Key, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-        on_gpu = self.mesh.devices.flat[0].platform != "cpu"
-        return lowered.compile(_compiler_options(key) if on_gpu else None)
+        return lowered.compile(_compiler_options(key) if self._on_gpu else None)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.mesh.devices.flat[0].platform != "cpu"
 
     def arguments(self, key: Key) -> tuple[Any, ...]:
         """What the program of `key` is called with, abstract."""

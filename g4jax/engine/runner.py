@@ -51,15 +51,25 @@ class Runner:
     def compile_all(self, progress: Progress, threads: int) -> None:
         """Compiles every program of `Programs.keys` and runs it, so that the first request meets nothing new."""
         keys = self.programs.keys()
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool, quick_lowering():
+        alone = [key for key in keys if self.programs.is_timed(key)]
+        jobs: dict[Key, concurrent.futures.Future[jax.stages.Compiled]] = {}
+
+        def tell() -> None:
+            progress("compiling", sum(job.done() for job in jobs.values()), len(keys))
+
+        with quick_lowering():
             # Lowering is Python: here, one after another, since threads would only fight for the interpreter.
-            jobs: dict[Key, concurrent.futures.Future[jax.stages.Compiled]] = {}
-            for key in keys:
-                progress("compiling", sum(job.done() for job in jobs.values()), len(keys))
-                jobs[key] = pool.submit(self.programs.compile_lowered, key, self.programs.lower(key))
-            for _ in concurrent.futures.as_completed(jobs.values()):
-                progress("compiling", sum(job.done() for job in jobs.values()), len(keys))
-        self.compiled |= {key: job.result() for key, job in jobs.items()}
+            with concurrent.futures.ThreadPoolExecutor(1) as one:
+                for key in alone:
+                    jobs[key] = one.submit(self.programs.compile_lowered, key, self.programs.lower(key))
+                    tell()
+                waiting = {key: self.programs.lower(key) for key in keys if key not in jobs}
+                tell()
+            with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+                jobs |= {key: pool.submit(self.programs.compile_lowered, key, low) for key, low in waiting.items()}
+                for _ in concurrent.futures.as_completed(jobs.values()):
+                    tell()
+        self.compiled |= {key: jobs[key].result() for key in keys}
         self._wall = make_room(self.programs, named_sharding(self.programs.mesh, ()))
         for done, key in enumerate(keys):
             self._warm(key)

@@ -1,6 +1,5 @@
 """A mixture of experts beside the dense MLP (26B-A4B): both see the same stream, through norms of their own."""
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
@@ -26,10 +25,13 @@ class Router(nnx.Module):
         self.k = config.top_k_experts
         self.implementation: Implementation | None = implementation
 
-    def __call__(self, z: Float[Array, "R D"]) -> tuple[Float[Array, "R k"], Int[Array, "R k"]]:
-        """`z` = rms(stream) * scale, where the norm has no weight of its own. Returns weights and expert ids."""
-        logits = self.proj(z).astype(jnp.float32) * z.shape[-1] ** -0.5
-        return moe.route(logits, self.per_expert_scale[...], k=self.k, implementation=self.implementation)
+    def __call__(
+        self, z: Float[Array, "R D"], padding: Bool[Array, " R"] | None
+    ) -> tuple[Float[Array, "R k"], Int[Array, "R k"]]:
+        """`z` = rms(stream) * scale, where the norm has no weight of its own. Returns weights and expert ids, -1 for
+        padding, all of which would go to the same few experts."""
+        scale, factor = self.per_expert_scale[...], z.shape[-1] ** -0.5
+        return moe.route(self.proj(z), scale, padding, k=self.k, factor=factor, implementation=self.implementation)
 
 
 class Experts(nnx.Module):
@@ -73,9 +75,7 @@ class SparseFeedForward(nnx.Module):
         """The stream that `residual` stands for, and the sum of both branches of it: the dense one alone of padding."""
         norms = (norm.weight[...], self.router.scale[...], self.pre_feedforward_layernorm_2.weight[...])
         x, (h, z, u) = add_rms_norm(residual, norms, eps=norm.eps, implementation=self.implementation)
-        chances, ids = self.router(z)
-        if padding is not None:  # All of it would go to the same few experts.
-            ids = jnp.where(padding[:, None], -1, ids)
+        chances, ids = self.router(z, padding)
         dense, sparse = mlp.down_proj.sum_over_devices((mlp.partial(h), self.experts.partial(u, chances, ids)))
         weights = (self.post_feedforward_layernorm_1.weight[...], self.post_feedforward_layernorm_2.weight[...])
         return x, sum_rms_norm((dense, sparse), weights, eps=norm.eps, implementation=self.implementation)

@@ -31,8 +31,9 @@ MAX_ROWS = 128
 """Above, a product is bound by arithmetic and XLA's own is as good."""
 MAX_WHOLE_ROWS = 64
 """The same for a product that is not split: from here on XLA's own was faster for all of E2B's but the narrow ones."""
-MAX_NORM_ROWS = 4
-"""Above, every program repeating the norm costs more than one launch for it."""
+MAX_NORM_ROWS = 1
+"""Above, every program repeating the norm costs more than one launch for it: E2B took 3.9 ms a step with four rows and
+2.5 with eight, which were normed once."""
 MAX_FLOAT32_ROWS = 64
 """The same for float32, which only the tests of a GPU and small models use."""
 
@@ -77,7 +78,7 @@ def _few_rows(n: int, k: int, rows: int, gated: bool, normed: bool) -> Tile:
         return gemv
     if n < 32 * PROCESSORS:  # few programs: thin tiles, and deep ones while the operand fits the registers beside them
         if normed:
-            return DotTile(16, fit(k, 256), 4, 4) if rows == 1 else DotTile(16, fit(k, 128), 4, 8)
+            return DotTile(16, fit(k, 256), 4, 4)
         return DotTile(16, fit(k, 256), 2, 4) if rows > 1 else DotTile(16, fit(k, 512), 4, 3)
     if gated or n < 64 * 4 * PROCESSORS:
         return DotTile(32, fit(k, 128), 4, 4)

@@ -1,6 +1,6 @@
 """Mixture of experts: the router's choice and the chosen experts' feed-forward."""
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from pallas_kernels.core import Implementation, Unsupported, resolve
 from pallas_kernels.moe import reference, triton
@@ -9,14 +9,16 @@ from pallas_kernels.moe import reference, triton
 def route(
     logits: Float[Array, "R E"],
     per_expert_scale: Float[Array, " E"],
+    padding: Bool[Array, " R"] | None = None,
     *,
     k: int,
+    factor: float = 1.0,
     implementation: Implementation | None = None,
 ) -> tuple[Float[Array, "R k"], Int[Array, "R k"]]:
     """Picks `k` experts per row and weighs them.
 
-    Softmax in float32 over all experts, the k largest probabilities (of equal ones the lower id first), divided by
-    their sum, times `per_expert_scale` of the chosen expert.
+    Softmax in float32 over `factor` times the logits of all experts, the k largest probabilities (of equal ones the
+    lower id first), divided by their sum, times `per_expert_scale` of the chosen expert. The ids of `padding` are -1.
 
     Returns:
       The weights in float32, and the ids, largest probability first.
@@ -29,10 +31,12 @@ def route(
     chosen = resolve(implementation)
     if chosen != "reference":
         try:
-            return triton.route(logits, per_expert_scale, k=k, interpret=chosen == "interpret")
+            return triton.route(
+                logits, per_expert_scale, padding, k=k, factor=factor, interpret=chosen == "interpret"
+            )
         except Unsupported:
             pass
-    return reference.route(logits, per_expert_scale, k=k)
+    return reference.route(logits, per_expert_scale, padding, k=k, factor=factor)
 
 
 def experts(

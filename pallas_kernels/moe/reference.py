@@ -3,19 +3,24 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 DENSE_EXPERTS = 8
 """Up to so many experts are all computed for every row."""
 
 
 def route(
-    logits: Float[Array, "R E"], per_expert_scale: Float[Array, " E"], *, k: int
+    logits: Float[Array, "R E"],
+    per_expert_scale: Float[Array, " E"],
+    padding: Bool[Array, " R"] | None = None,
+    *,
+    k: int,
+    factor: float = 1.0,
 ) -> tuple[Float[Array, "R k"], Int[Array, "R k"]]:
     """See `api.route`."""
-    probabilities, ids = lax.top_k(jax.nn.softmax(logits.astype(jnp.float32), axis=-1), k)
-    weights = probabilities / jnp.sum(probabilities, axis=-1, keepdims=True)
-    return weights * per_expert_scale.astype(jnp.float32)[ids], ids
+    probabilities, ids = lax.top_k(jax.nn.softmax(logits.astype(jnp.float32) * factor, axis=-1), k)
+    weights = probabilities / jnp.sum(probabilities, axis=-1, keepdims=True) * per_expert_scale.astype(jnp.float32)[ids]
+    return weights, ids if padding is None else jnp.where(padding[:, None], -1, ids)
 
 
 def experts(

@@ -12,9 +12,9 @@ from scripts.inspect_step import CONFIGS, cache_copies, inspect_decode, inspect_
 pytest.importorskip("jax_plugins.xla_cuda13")
 
 LAUNCHES = {
-    1: {"e2b": (8, 18), "e4b": (8, 18), "31b": (6, 15), "26b-a4b": (13, 15)},
-    8: {"e2b": (11, 16), "e4b": (11, 16), "31b": (8, 13), "26b-a4b": (17, 13)},
-    100: {"e2b": (14, 15), "e4b": (14, 15), "31b": (9, 13), "26b-a4b": (21, 13)},
+    1: {"e2b": (8, 18), "e4b": (8, 18), "31b": (6, 15), "26b-a4b": (12, 15)},
+    8: {"e2b": (11, 16), "e4b": (11, 16), "31b": (8, 13), "26b-a4b": (15, 13)},
+    100: {"e2b": (14, 15), "e4b": (14, 15), "31b": (9, 13), "26b-a4b": (19, 13)},
 }
 """Of a layer, whatever its kind, and of the rest, by batch and config. Products of 100 rows are left to XLA, which on a
 GPU times them first and may split others than here."""

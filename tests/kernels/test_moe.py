@@ -101,11 +101,21 @@ def test_route(num_experts, k, implementation):
     logits = rng.integers(-3, 4, (9, num_experts)) + rng.integers(0, 2, (9, 1)) * rng.normal(size=(9, num_experts))
     scale = rng.normal(size=num_experts).astype(np.float32)
     kernel = functools.partial(triton.route, interpret=INTERPRET) if implementation == KERNEL else route
-    weights, ids = jax.jit(functools.partial(kernel, k=k))(logits.astype(np.float32), scale)
+    weights, ids = jax.jit(functools.partial(kernel, k=k, factor=0.5))(logits.astype(np.float32), scale)
     expected = np.argsort(-logits.astype(np.float32), axis=1, kind="stable")[:, :k]  # the lower id first
-    p = np.exp(np.take_along_axis(logits, expected, 1))
+    p = np.exp(0.5 * np.take_along_axis(logits, expected, 1))
     np.testing.assert_array_equal(ids, expected)
     np.testing.assert_allclose(weights, p / p.sum(1, keepdims=True) * scale[expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["reference", KERNEL])
+def test_padding_is_sent_nowhere(implementation):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(5, 16)), jnp.bfloat16)
+    padding = jnp.array([False, True, False, False, True])
+    weights, ids = route(logits, jnp.ones(16), k=2, implementation=implementation)
+    some_weights, some_ids = route(logits, jnp.ones(16), padding, k=2, implementation=implementation)
+    np.testing.assert_array_equal(some_ids, jnp.where(padding[:, None], -1, ids))
+    np.testing.assert_array_equal(some_weights, weights)
 
 
 def test_more_choices_than_experts_are_refused():
