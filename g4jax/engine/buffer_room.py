@@ -1,8 +1,9 @@
 """Room of their own for the small buffers of launches, so that large temporaries stay where they are.
 
-XLA's allocator gives a buffer the smallest hole that holds it. Inputs and results outlive their launch a little; without
-a hole of their own they take the beginning of the free memory now and then, and the next launch's temporaries begin
-elsewhere. A graph whose buffers have moved is brought up to date, node by node, before it runs: milliseconds of the host.
+XLA's allocator gives a buffer the smallest hole that holds it. Inputs and results outlive their launch a little;
+without a hole of their own they take the beginning of the free memory now and then, and the next launch's temporaries
+begin elsewhere. A graph whose buffers have moved is brought up to date, node by node, before it runs: milliseconds of
+the host.
 """
 
 import math

@@ -18,6 +18,7 @@ from g4jax.engine.encoding import Encoding
 from g4jax.engine.packing import Fields, packed_size
 from g4jax.engine.steps import Step
 from g4jax.sharding import partition_spec
+from pallas_kernels.linear.tiles import MAX_WHOLE_ROWS
 
 Key = tuple[Any, ...]
 """("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant), ("mixed", tokens, variant); of
@@ -77,7 +78,7 @@ class Programs:
         """XLA times tiles of its own for the products of the program, which is to be compiled alone: what is compiled
         beside it takes the processors that launch, and some other tile is chosen. Programs with the same products take
         over what was chosen."""
-        return self._on_gpu and key[0] == "decode" and key[-1] == "greedy"
+        return self._on_gpu and key[0] == "decode" and key[-1] == "greedy" and key[1] > MAX_WHOLE_ROWS
 
     def compile(self, key: Key) -> jax.stages.Compiled:
         """From jitted to what runs; the second half, `compile_lowered`, needs no Python and may run beside others."""

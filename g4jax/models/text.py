@@ -33,7 +33,7 @@ class TextModel(nnx.Module):
         self.first_shared = config.first_shared
         self.eps = eps
         self.implementation: Implementation | None = implementation
-        self.embed_tokens = Embedding(config.vocab_size, d, config.final_logit_softcapping, dtype, tp)
+        self.embed_tokens = Embedding(config.vocab_size, d, config.final_logit_softcapping, dtype, tp, implementation)
         self.per_layer_inputs = (
             PerLayerInputs(config.vocab_size_per_layer_input, config.num_layers, width, d, eps, dtype, implementation)
             if width

@@ -1,6 +1,5 @@
 """The token table: embedding on the way in, logits on the way out."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -9,6 +8,8 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from g4jax.nn.param import param
 from g4jax.sharding import TP
+from pallas_kernels import linear
+from pallas_kernels.core import Implementation
 
 
 def rounded(value: float, dtype: DTypeLike) -> np.ndarray:
@@ -19,10 +20,19 @@ def rounded(value: float, dtype: DTypeLike) -> np.ndarray:
 class Embedding(nnx.Module):
     """weight [V, D], tied. The vocabulary is split over `tp` devices."""
 
-    def __init__(self, vocab: int, size: int, softcap: float | None, dtype: DTypeLike, tp: int):
+    def __init__(
+        self,
+        vocab: int,
+        size: int,
+        softcap: float | None,
+        dtype: DTypeLike,
+        tp: int,
+        implementation: Implementation | None = None,
+    ):
         self.weight = param((vocab, size), ("vocab", None), dtype)
         self.softcap = softcap
         self.tp = tp
+        self.implementation: Implementation | None = implementation
 
     def __call__(self, tokens: Int[Array, " R"]) -> Float[Array, "R D"]:
         """E[token] * sqrt(D)."""
@@ -38,14 +48,7 @@ class Embedding(nnx.Module):
 
     def logits(self, h: Float[Array, "R D"]) -> Float[Array, "R V"]:
         """cap * tanh(h E^T / cap) in float32 (the reference caps in bfloat16; sampling profits from the bits)."""
-        table = self.weight[...]
-        logits = lax.dot_general(
-            h, table, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32, precision=_precision(h)
-        )
+        logits = linear.unrounded_linear(h, self.weight[...], implementation=self.implementation)
         if self.softcap is not None:
             logits = self.softcap * jnp.tanh(logits / self.softcap)
         return logits if self.tp == 1 else lax.all_gather(logits, TP, axis=1, tiled=True)
-
-
-def _precision(x: jax.Array) -> lax.Precision | None:
-    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None

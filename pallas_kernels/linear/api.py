@@ -10,7 +10,7 @@ from pallas_kernels.linear import reference, triton
 from pallas_kernels.linear.reference import Activation, Columns
 from pallas_kernels.norm.api import Residual, Splits, add_rms_norm
 
-__all__ = ["Activation", "Columns", "gated_linear", "linear", "norm_linear", "split_linear"]
+__all__ = ["Activation", "Columns", "gated_linear", "linear", "norm_linear", "split_linear", "unrounded_linear"]
 
 
 def linear(
@@ -18,6 +18,19 @@ def linear(
 ) -> Float[Array, "R N"]:
     """`x @ w.T`."""
     return _project(x, w, None, None, implementation)
+
+
+def unrounded_linear(
+    x: Float[Array, "R K"], w: Float[Array, "N K"], *, implementation: Implementation | None = None
+) -> Float[Array, "R N"]:
+    """`x @ w.T` in float32, not rounded to the operands' dtype: logits, of which sampling needs every bit."""
+    chosen = resolve(implementation)
+    if chosen != "reference":
+        try:
+            return triton.project(x, w, None, None, rounded=False, interpret=chosen == "interpret")
+        except Unsupported:
+            pass
+    return reference.unrounded_linear(x, w)
 
 
 def split_linear(

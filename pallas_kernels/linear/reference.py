@@ -15,6 +15,8 @@ from jaxtyping import Float
 Activation = Literal["gated", "times"]
 """What follows a product: `gated`: gelu of its first half times its second; `times`: its gelu times another array."""
 
+LAST_AXES = (((1,), (1,)), ((), ()))
+
 
 def linear(x: Float[Array, "R K"], w: Float[Array, "N K"]) -> Float[Array, "R N"]:
     """`x @ w.T`.
@@ -22,8 +24,16 @@ def linear(x: Float[Array, "R K"], w: Float[Array, "N K"]) -> Float[Array, "R N"
     XLA sums bfloat16 products in float32 and rounds on the way out. Asked for float32, the vendor's product would write
     twice the bytes, and a second kernel would round them.
     """
-    precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-    return lax.dot_general(x, w, (((1,), (1,)), ((), ())), precision=precision)
+    return lax.dot_general(x, w, LAST_AXES, precision=_precision(x))
+
+
+def unrounded_linear(x: Float[Array, "R K"], w: Float[Array, "N K"]) -> Float[Array, "R N"]:
+    """`x @ w.T` in float32, as it was summed."""
+    return lax.dot_general(x, w, LAST_AXES, precision=_precision(x), preferred_element_type=jnp.float32)
+
+
+def _precision(x: Array) -> lax.Precision | None:
+    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("array", "part"), meta_fields=())

@@ -25,7 +25,7 @@ MIN_DEPTH = 16
 """The fewest columns of a tensor core product."""
 
 
-@launcher("activation", "split", "interpret", "tile")
+@launcher("activation", "split", "rounded", "interpret", "tile")
 def project(
     x: Float[Array, "R K"],
     w: Float[Array, "M K"],
@@ -33,12 +33,14 @@ def project(
     times: Columns | None,
     *,
     split: bool = False,
+    rounded: bool = True,
     interpret: bool = False,
     tile: Tile | None = None,
 ) -> Splits:
     """See `reference.project`; raises Unsupported for batches and depths that are not its own.
 
-    With `split` (and no activation) the result may be splits [S, R, N]. `tile` is for measurements.
+    With `split` (and no activation) the result may be splits [S, R, N]; it is float32 unless `rounded`. `tile` is for
+    measurements.
     """
     (rows, k), n = x.shape, _columns(w, activation)
     if tile is None:
@@ -51,7 +53,7 @@ def project(
             raise ValueError("an activation needs the whole product, not splits of it")
         out = jax.ShapeDtypeStruct((tile.splits, rows, n), jnp.float32)
     else:
-        out = jax.ShapeDtypeStruct((rows, n), x.dtype)
+        out = jax.ShapeDtypeStruct((rows, n), x.dtype if rounded else jnp.float32)
     return _launch(lambda x, stream: Rows(x), x, w, activation, times, [out], interpret, tile)[0]
 
 

@@ -31,9 +31,7 @@ def route(
     chosen = resolve(implementation)
     if chosen != "reference":
         try:
-            return triton.route(
-                logits, per_expert_scale, padding, k=k, factor=factor, interpret=chosen == "interpret"
-            )
+            return triton.route(logits, per_expert_scale, padding, k=k, factor=factor, interpret=chosen == "interpret")
         except Unsupported:
             pass
     return reference.route(logits, per_expert_scale, padding, k=k, factor=factor)

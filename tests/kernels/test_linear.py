@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from g4jax.models.text import _take
-from pallas_kernels.linear import Columns, gated_linear, linear, norm_linear, reference, split_linear, triton
+from pallas_kernels.linear import (
+    Columns,
+    gated_linear,
+    linear,
+    norm_linear,
+    reference,
+    split_linear,
+    triton,
+    unrounded_linear,
+)
 from pallas_kernels.linear.shapes import SHAPES
 from pallas_kernels.linear.tiles import MAX_NORM_ROWS, MIN_STEPS, PROCESSORS, DotTile, GemvTile, choose_tile
 from pallas_kernels.norm import Residual, add_rms_norm
@@ -129,6 +138,19 @@ def test_splits_before_one_row_take_two_launches():
     got = norm_linear(residual, given["then"], given["w"], eps=EPS, implementation=KERNEL)
     want = norm_linear(residual, given["then"], given["w"], eps=EPS, implementation="reference")
     jax.tree.map(assert_close, got, want)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 33, 65])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits_keep_what_was_summed(rows, dtype):
+    given = inputs(rows, 24, 64, dtype)
+    got = unrounded_linear(given["x"], given["w"], implementation=KERNEL)
+    assert got.dtype == jnp.float32
+    want = np.asarray(given["x"], np.float64) @ np.asarray(given["w"], np.float64).T
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        unrounded_linear(given["x"], given["w"], implementation="reference"), want, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_rows_are_taken_of_every_split():
