@@ -11,7 +11,7 @@ from g4jax.cache.pages import LayerPages
 from g4jax.config import LayerSpec, RopeSpec
 from g4jax.nn.rope import rope_tables
 from pallas_kernels.core import Implementation
-from pallas_kernels.decode_attention import attend_decode
+from pallas_kernels.decode_attention import attend_decode, decode_attention
 from pallas_kernels.prefill_attention import prefill_attention
 from pallas_kernels.qkv import qkv_rope, qkv_rope_write
 
@@ -74,26 +74,11 @@ class PagedPrefill:
         num_heads: int,
         eps: float,
     ) -> Float[Array, "T O"]:
-        cos, sin = self._rope(spec.rope)
         if k_norm is None:
+            cos, sin = self._rope(spec.rope)
             q, _, _ = qkv_rope(qkv, q_norm, None, cos, sin, num_heads=num_heads, k_eq_v=False, eps=eps)
         else:
-            page, offset = self._slots[spec.is_sliding]
-            q, *written = qkv_rope_write(
-                qkv,
-                q_norm,
-                k_norm,
-                cos,
-                sin,
-                *self.pages[spec.index],
-                page,
-                offset,
-                num_heads=num_heads,
-                k_eq_v=spec.k_eq_v,
-                eps=eps,
-                implementation=self._implementation,
-            )
-            self.pages[spec.index] = LayerPages(*written)
+            q = self.keep(spec, qkv, q_norm, k_norm, num_heads=num_heads, eps=eps)
         return prefill_attention(
             q,
             *self.pages[spec.kv_source],
@@ -103,6 +88,27 @@ class PagedPrefill:
             window=spec.window,
             implementation=self._implementation,
         )
+
+    def keep(
+        self,
+        spec: LayerSpec,
+        qkv: Float[Array, "T C"],
+        q_norm: Float[Array, " H"],
+        k_norm: Float[Array, " H"] | None,
+        *,
+        num_heads: int,
+        eps: float,
+    ) -> Float[Array, "T N H"]:
+        q, self.pages[spec.index] = _keep(
+            spec,
+            (qkv, q_norm, k_norm, *self._rope(spec.rope)),
+            self.pages[spec.index],
+            self._slots[spec.is_sliding],
+            num_heads=num_heads,
+            eps=eps,
+            implementation=self._implementation,
+        )
+        return q
 
 
 class PagedDecode:
@@ -153,6 +159,39 @@ class PagedDecode:
             self.pages[spec.index] = LayerPages(*pages)
         return o
 
+    def keep(
+        self,
+        spec: LayerSpec,
+        qkv: Float[Array, "B C"],
+        q_norm: Float[Array, " H"],
+        k_norm: Float[Array, " H"] | None,
+        *,
+        num_heads: int,
+        eps: float,
+    ) -> Float[Array, "B N H"]:
+        pages = self.pages[spec.index]
+        rows = jnp.where(self._positions < 0, -1, jnp.arange(len(self._positions)))
+        q, self.pages[spec.index] = _keep(
+            spec,
+            (qkv, q_norm, k_norm, *self._rope(spec.rope)),
+            pages,
+            _slots(self._tables[spec.is_sliding], rows, jnp.maximum(self._positions, 0), pages.k.shape[2]),
+            num_heads=num_heads,
+            eps=eps,
+            implementation=self._implementation,
+        )
+        return q
+
+    def look(self, spec: LayerSpec, q: Float[Array, "B N H"]) -> Float[Array, "B O"]:
+        return decode_attention(
+            q,
+            *self.pages[spec.kv_source],
+            self._tables[spec.is_sliding],
+            self._positions + 1,
+            window=spec.window,
+            implementation=self._implementation,
+        )
+
 
 class PagedMixed:
     """The first `rows` packed rows are those of `decode`, the others those of `prefill`; both hold the same pages."""
@@ -176,6 +215,38 @@ class PagedMixed:
         return jnp.concatenate(
             [keys.attend(spec, part, q_norm, k_norm, num_heads=num_heads, eps=eps) for keys, part in parts]
         )
+
+    def keep(
+        self,
+        spec: LayerSpec,
+        qkv: Float[Array, "R C"],
+        q_norm: Float[Array, " H"],
+        k_norm: Float[Array, " H"] | None,
+        *,
+        num_heads: int,
+        eps: float,
+    ) -> Float[Array, "R N H"]:
+        parts = ((self._decode, qkv[: self._rows]), (self._prefill, qkv[self._rows :]))
+        return jnp.concatenate(
+            [keys.keep(spec, part, q_norm, k_norm, num_heads=num_heads, eps=eps) for keys, part in parts]
+        )
+
+
+def _keep(
+    spec: LayerSpec,
+    rows: tuple[Array, Array, Array | None, Array, Array],
+    pages: LayerPages,
+    slots: tuple[Int[Array, " R"], Int[Array, " R"]],
+    *,
+    num_heads: int,
+    eps: float,
+    implementation: Implementation | None,
+) -> tuple[Float[Array, "R N H"], LayerPages]:
+    """q, and the pages with k and v of the rows (q|k|v, the norms of q and k, cos and sin) in their slots."""
+    q, *written = qkv_rope_write(
+        *rows, *pages, *slots, num_heads=num_heads, k_eq_v=spec.k_eq_v, eps=eps, implementation=implementation
+    )
+    return q, LayerPages(*written)
 
 
 def _slots(

@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from g4jax.config import TextConfig
-from g4jax.nn.attention import DenseKeys, Keys
+from g4jax.nn.attention import DenseKeys, Keys, PromptKeys, RowKeys
 from g4jax.nn.block import DecoderBlock
 from g4jax.nn.embed import Embedding
 from g4jax.nn.norm import RMSNorm
@@ -48,15 +48,15 @@ class TextModel(nnx.Module):
         keys: Keys,
         *,
         rows: Int[Array, " Q"] | None = None,
-        row_keys: Keys | None = None,
+        row_keys: RowKeys | None = None,
         soft: Float[Array, "R D"] | None = None,
         is_soft: Bool[Array, " R"] | None = None,
     ) -> Float[Array, "Q D"]:
         """Final-normed hidden states of `rows` of the packed `tokens` (of all of them where `rows` is None).
 
         Where `is_soft`, an encoder's output `soft` is the embedding, unscaled, and the token must be the pad token.
-        KV-shared layers store nothing, so from the first of them on only `rows` are computed, and those attend through
-        `row_keys`.
+        The last layer that keeps keys keeps those of all tokens, but from its attention on only `rows` are computed,
+        and those attend through `row_keys`: KV-shared layers store nothing.
         """
         x = self.embed_tokens(tokens)
         if soft is not None and is_soft is not None:
@@ -64,15 +64,13 @@ class TextModel(nnx.Module):
         per_layer = None if self.per_layer_inputs is None else self.per_layer_inputs(tokens, x)
         residual = Residual(x, None, None, None)
         for index, layer in enumerate(self.layers):
-            if index == self.first_shared and rows is not None and row_keys is not None:
-                residual, per_layer, keys, rows = _take(residual, rows), _rows(per_layer, rows), row_keys, None
-            residual = layer(residual, keys, per_layer)
-        _, (h,) = add_rms_norm(
-            residual if rows is None else _take(residual, rows),
-            (self.norm.weight[...],),
-            eps=self.eps,
-            implementation=self.implementation,
-        )
+            if index == self.first_shared - 1 and rows is not None:
+                assert isinstance(keys, PromptKeys) and row_keys is not None
+                per_layer = None if per_layer is None else per_layer[rows]
+                residual, keys = layer.of_rows(residual, keys, per_layer, rows, row_keys), row_keys
+            else:
+                residual = layer(residual, keys, per_layer)
+        _, (h,) = add_rms_norm(residual, (self.norm.weight[...],), eps=self.eps, implementation=self.implementation)
         return h
 
     def logits(self, h: Float[Array, "Q D"]) -> Float[Array, "Q V"]:
@@ -84,12 +82,3 @@ class TextModel(nnx.Module):
         batch, length = tokens.shape
         keys = DenseKeys(batch, length, self.norm.weight[...].dtype)
         return self.logits(self(tokens.reshape(-1), keys)).reshape(batch, length, -1)
-
-
-def _take(residual: Residual, rows: Int[Array, " Q"]) -> Residual:
-    return Residual(residual.x[rows], _rows(residual.y, rows), residual.weight, residual.scale)
-
-
-def _rows(x: Array | None, rows: Int[Array, " Q"]) -> Array | None:
-    """Those rows of [R, W], or of every split of [S, R, W]."""
-    return None if x is None else x[..., rows, :]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from g4jax.config import LayerSpec, RopeSpec, TextConfig
 from g4jax.nn.linear import ColumnLinear, RowLinear
@@ -44,6 +44,33 @@ class Keys(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptKeys(Keys, Protocol):
+    """Those of a step in which some rows are only there to be looked at by others."""
+
+    def keep(
+        self,
+        spec: LayerSpec,
+        qkv: Float[Array, "R C"],
+        q_norm: Float[Array, " H"],
+        k_norm: Float[Array, " H"] | None,
+        *,
+        num_heads: int,
+        eps: float,
+    ) -> Float[Array, "R N H"]:
+        """Norms and turns q and k, keeps k and v, and returns q."""
+        ...
+
+
+@runtime_checkable
+class RowKeys(Keys, Protocol):
+    """Those of one token in each row."""
+
+    def look(self, spec: LayerSpec, q: Float[Array, "R N H"]) -> Float[Array, "R O"]:
+        """Attends with queries whose own keys are kept already."""
+        ...
+
+
 class Attention(nnx.Module):
     """qkv_proj [(N + 2K) H, D] (per device: q, k, v; no v where v is k; q alone where shared), o_proj [D, NH]."""
 
@@ -66,6 +93,12 @@ class Attention(nnx.Module):
         k_norm = None if self.k_norm is None else self.k_norm.weight[...]
         o = keys.attend(self.spec, qkv, self.q_norm.weight[...], k_norm, num_heads=self.num_heads, eps=self.eps)
         return self.o_proj(o)
+
+    def of_rows(self, qkv: Float[Array, "T C"], keys: PromptKeys, rows: Int[Array, " R"], row_keys: RowKeys) -> Splits:
+        """Keeps the keys of all, attends with the queries of `rows` alone."""
+        k_norm = None if self.k_norm is None else self.k_norm.weight[...]
+        q = keys.keep(self.spec, qkv, self.q_norm.weight[...], k_norm, num_heads=self.num_heads, eps=self.eps)
+        return self.o_proj(row_keys.look(self.spec, q[rows]))
 
 
 class DenseKeys:

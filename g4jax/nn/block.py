@@ -5,10 +5,10 @@ norm, addition and the next projection can be one kernel.
 """
 
 from flax import nnx
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from g4jax.config import LayerSpec, TextConfig
-from g4jax.nn.attention import Attention, Keys
+from g4jax.nn.attention import Attention, Keys, PromptKeys, RowKeys
 from g4jax.nn.linear import ColumnLinear, RowLinear
 from g4jax.nn.mlp import GatedMLP
 from g4jax.nn.moe import SparseFeedForward
@@ -40,8 +40,30 @@ class DecoderBlock(nnx.Module):
 
     def __call__(self, residual: Residual, keys: Keys, per_layer_inputs: Float[Array, "R LP"] | None) -> Residual:
         x, qkv = self.self_attn.qkv_proj.after_norm(residual, self.input_layernorm, eps=self.eps)
-        residual = Residual(x, self.self_attn(qkv, keys), self.post_attention_layernorm.weight[...], None)
-        x, y = self._feed_forward(residual, keys.padding)
+        return self._after_attention(x, self.self_attn(qkv, keys), keys.padding, per_layer_inputs)
+
+    def of_rows(
+        self,
+        residual: Residual,
+        keys: PromptKeys,
+        per_layer_inputs: Float[Array, "R LP"] | None,
+        rows: Int[Array, " R"],
+        row_keys: RowKeys,
+    ) -> Residual:
+        """The same for `rows` alone, whose `per_layer_inputs` these are; the keys of all are kept."""
+        x, qkv = self.self_attn.qkv_proj.after_norm(residual, self.input_layernorm, eps=self.eps)
+        attended = self.self_attn.of_rows(qkv, keys, rows, row_keys)
+        return self._after_attention(x[rows], attended, row_keys.padding, per_layer_inputs)
+
+    def _after_attention(
+        self,
+        x: Float[Array, "R D"],
+        attended: Splits,
+        padding: Bool[Array, " R"] | None,
+        per_layer_inputs: Float[Array, "R LP"] | None,
+    ) -> Residual:
+        residual = Residual(x, attended, self.post_attention_layernorm.weight[...], None)
+        x, y = self._feed_forward(residual, padding)
         post = self.post_feedforward_layernorm
         if self.per_layer is not None and per_layer_inputs is not None:
             x, y = self.per_layer(Residual(x, y, post.weight[...], None), per_layer_inputs)

@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from g4jax.models.text import _take
 from pallas_kernels.linear import (
     Columns,
     gated_linear,
@@ -151,12 +150,6 @@ def test_logits_keep_what_was_summed(rows, dtype):
     np.testing.assert_allclose(
         unrounded_linear(given["x"], given["w"], implementation="reference"), want, rtol=1e-5, atol=1e-5
     )
-
-
-def test_rows_are_taken_of_every_split():
-    parts = jnp.arange(24.0).reshape(2, 4, 3)
-    taken = _take(Residual(parts[0], parts), jnp.array([2, 0]))
-    np.testing.assert_array_equal(taken.y, parts[:, [2, 0]])
 
 
 def test_no_activation_of_splits():
