@@ -13,6 +13,7 @@ FEW_ROWS = (
     DotTile(16, 256, 4, 4),
     DotTile(16, 512, 4, 4),
     DotTile(32, 128, 4, 4),
+    DotTile(32, 256, 4, 3),
     DotTile(64, 64, 4, 5),
     DotTile(64, 128, 4, 4),
     DotTile(128, 64, 4, 4),
@@ -78,7 +79,7 @@ def forms(shape: Shape, rows: int, *, every: bool) -> list[Form]:
 
 
 def _tiles(shape: Shape, rows: int) -> list[Tile]:
-    sums = shape.summed and rows > MAX_NORM_ROWS
+    sums = shape.summed
     if rows <= 16:
         whole, parted = FEW_ROWS, FEW_ROWS_SPLIT
     else:

@@ -76,7 +76,9 @@ def _few_rows(n: int, k: int, rows: int, gated: bool, normed: bool) -> Tile:
         return GemvTile(2, 4)
     if rows == 1 and not gated and n * k <= GEMV_ELEMENTS and (gemv := _gemv_tile(n, k, normed)) is not None:
         return gemv
-    if n < 32 * PROCESSORS:  # few programs: thin tiles, and deep ones while the operand fits the registers beside them
+    # Few programs: thin tiles, and deep ones while the operand fits the registers beside them. At one row the 5,376
+    # outputs of 31B count as few, since tiles of 32 keep two programs busy on a quarter of the processors alone.
+    if n < (64 if rows == 1 else 32) * PROCESSORS:
         if normed:
             return DotTile(16, fit(k, 256), 4, 4)
         return DotTile(16, fit(k, 256), 2, 4) if rows > 1 else DotTile(16, fit(k, 512), 4, 3)
