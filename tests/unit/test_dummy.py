@@ -64,8 +64,8 @@ def test_thirty_layers_keep_activations_and_spread_over_experts(variant, monkeyp
     chosen: list[jax.Array] = []
     route = Router.__call__
 
-    def spy(router, z):
-        weights, ids = route(router, z)
+    def spy(router, z, padding):
+        weights, ids = route(router, z, padding)
         chosen.append(ids)
         return weights, ids
 
