@@ -9,6 +9,7 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from g4jax.cache.pages import LayerPages
 from g4jax.config import LayerSpec, RopeSpec
+from g4jax.nn.attention import Heads
 from g4jax.nn.rope import rope_tables
 from pallas_kernels.core import Implementation
 from pallas_kernels.decode_attention import attend_decode, decode_attention
@@ -64,21 +65,12 @@ class PagedPrefill:
         self._slots = {sliding: _slots(table, rows, positions, page_size) for sliding, table in self._tables.items()}
         self._implementation: Implementation | None = implementation
 
-    def attend(
-        self,
-        spec: LayerSpec,
-        qkv: Float[Array, "T C"],
-        q_norm: Float[Array, " H"],
-        k_norm: Float[Array, " H"] | None,
-        *,
-        num_heads: int,
-        eps: float,
-    ) -> Float[Array, "T O"]:
-        if k_norm is None:
-            cos, sin = self._rope(spec.rope)
-            q, _, _ = qkv_rope(qkv, q_norm, None, cos, sin, num_heads=num_heads, k_eq_v=False, eps=eps)
+    def attend(self, spec: LayerSpec, heads: Heads) -> Float[Array, "T O"]:
+        if heads.k_norm is None:
+            settings = {"num_heads": heads.num_heads, "k_eq_v": False, "eps": heads.eps}
+            q, _, _ = qkv_rope(heads.qkv, heads.q_norm, None, *self._rope(spec.rope), **settings)
         else:
-            q = self.keep(spec, qkv, q_norm, k_norm, num_heads=num_heads, eps=eps)
+            q = self.keep(spec, heads)
         return prefill_attention(
             q,
             *self.pages[spec.kv_source],
@@ -89,25 +81,9 @@ class PagedPrefill:
             implementation=self._implementation,
         )
 
-    def keep(
-        self,
-        spec: LayerSpec,
-        qkv: Float[Array, "T C"],
-        q_norm: Float[Array, " H"],
-        k_norm: Float[Array, " H"] | None,
-        *,
-        num_heads: int,
-        eps: float,
-    ) -> Float[Array, "T N H"]:
-        q, self.pages[spec.index] = _keep(
-            spec,
-            (qkv, q_norm, k_norm, *self._rope(spec.rope)),
-            self.pages[spec.index],
-            self._slots[spec.is_sliding],
-            num_heads=num_heads,
-            eps=eps,
-            implementation=self._implementation,
-        )
+    def keep(self, spec: LayerSpec, heads: Heads) -> Float[Array, "T N H"]:
+        pages, slots = self.pages[spec.index], self._slots[spec.is_sliding]
+        q, self.pages[spec.index] = _keep(spec, heads, self._rope, pages, slots, self._implementation)
         return q
 
 
@@ -131,55 +107,30 @@ class PagedDecode:
         self._rope = RopeCache(jnp.maximum(positions, 0), dtype)
         self._implementation: Implementation | None = implementation
 
-    def attend(
-        self,
-        spec: LayerSpec,
-        qkv: Float[Array, "B C"],
-        q_norm: Float[Array, " H"],
-        k_norm: Float[Array, " H"] | None,
-        *,
-        num_heads: int,
-        eps: float,
-    ) -> Float[Array, "B O"]:
+    def attend(self, spec: LayerSpec, heads: Heads) -> Float[Array, "B O"]:
         o, *pages = attend_decode(
-            qkv,
-            q_norm,
-            k_norm,
+            heads.qkv,
+            heads.q_norm,
+            heads.k_norm,
             *self._rope(spec.rope),
             *self.pages[spec.kv_source],
             self._tables[spec.is_sliding],
             self._positions,
-            num_heads=num_heads,
+            num_heads=heads.num_heads,
             k_eq_v=spec.k_eq_v,
             window=spec.window,
-            eps=eps,
+            eps=heads.eps,
             implementation=self._implementation,
         )
         if spec.owns_kv:
             self.pages[spec.index] = LayerPages(*pages)
         return o
 
-    def keep(
-        self,
-        spec: LayerSpec,
-        qkv: Float[Array, "B C"],
-        q_norm: Float[Array, " H"],
-        k_norm: Float[Array, " H"] | None,
-        *,
-        num_heads: int,
-        eps: float,
-    ) -> Float[Array, "B N H"]:
-        pages = self.pages[spec.index]
+    def keep(self, spec: LayerSpec, heads: Heads) -> Float[Array, "B N H"]:
+        pages, table = self.pages[spec.index], self._tables[spec.is_sliding]
         rows = jnp.where(self._positions < 0, -1, jnp.arange(len(self._positions)))
-        q, self.pages[spec.index] = _keep(
-            spec,
-            (qkv, q_norm, k_norm, *self._rope(spec.rope)),
-            pages,
-            _slots(self._tables[spec.is_sliding], rows, jnp.maximum(self._positions, 0), pages.k.shape[2]),
-            num_heads=num_heads,
-            eps=eps,
-            implementation=self._implementation,
-        )
+        slots = _slots(table, rows, jnp.maximum(self._positions, 0), pages.k.shape[2])
+        q, self.pages[spec.index] = _keep(spec, heads, self._rope, pages, slots, self._implementation)
         return q
 
     def look(self, spec: LayerSpec, q: Float[Array, "B N H"]) -> Float[Array, "B O"]:
@@ -201,50 +152,37 @@ class PagedMixed:
         unused = jnp.zeros(rows, bool) if decode.padding is None else decode.padding
         self.padding = jnp.concatenate([unused, prefill.padding])
 
-    def attend(
-        self,
-        spec: LayerSpec,
-        qkv: Float[Array, "R C"],
-        q_norm: Float[Array, " H"],
-        k_norm: Float[Array, " H"] | None,
-        *,
-        num_heads: int,
-        eps: float,
-    ) -> Float[Array, "R O"]:
-        parts = ((self._decode, qkv[: self._rows]), (self._prefill, qkv[self._rows :]))
-        return jnp.concatenate(
-            [keys.attend(spec, part, q_norm, k_norm, num_heads=num_heads, eps=eps) for keys, part in parts]
-        )
+    def attend(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R O"]:
+        return jnp.concatenate([keys.attend(spec, part) for keys, part in self._parts(heads)])
 
-    def keep(
-        self,
-        spec: LayerSpec,
-        qkv: Float[Array, "R C"],
-        q_norm: Float[Array, " H"],
-        k_norm: Float[Array, " H"] | None,
-        *,
-        num_heads: int,
-        eps: float,
-    ) -> Float[Array, "R N H"]:
-        parts = ((self._decode, qkv[: self._rows]), (self._prefill, qkv[self._rows :]))
-        return jnp.concatenate(
-            [keys.keep(spec, part, q_norm, k_norm, num_heads=num_heads, eps=eps) for keys, part in parts]
-        )
+    def keep(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R N H"]:
+        return jnp.concatenate([keys.keep(spec, part) for keys, part in self._parts(heads)])
+
+    def _parts(self, heads: Heads) -> tuple[tuple[PagedDecode, Heads], tuple[PagedPrefill, Heads]]:
+        decoded, prompts = heads.qkv[: self._rows], heads.qkv[self._rows :]
+        return (self._decode, heads._replace(qkv=decoded)), (self._prefill, heads._replace(qkv=prompts))
 
 
 def _keep(
     spec: LayerSpec,
-    rows: tuple[Array, Array, Array | None, Array, Array],
+    heads: Heads,
+    rope: RopeCache,
     pages: LayerPages,
     slots: tuple[Int[Array, " R"], Int[Array, " R"]],
-    *,
-    num_heads: int,
-    eps: float,
     implementation: Implementation | None,
 ) -> tuple[Float[Array, "R N H"], LayerPages]:
-    """q, and the pages with k and v of the rows (q|k|v, the norms of q and k, cos and sin) in their slots."""
+    """q, and the pages with k and v of the rows in their slots."""
     q, *written = qkv_rope_write(
-        *rows, *pages, *slots, num_heads=num_heads, k_eq_v=spec.k_eq_v, eps=eps, implementation=implementation
+        heads.qkv,
+        heads.q_norm,
+        heads.k_norm,
+        *rope(spec.rope),
+        *pages,
+        *slots,
+        num_heads=heads.num_heads,
+        k_eq_v=spec.k_eq_v,
+        eps=heads.eps,
+        implementation=implementation,
     )
     return q, LayerPages(*written)
 

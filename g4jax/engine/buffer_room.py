@@ -15,7 +15,7 @@ from jax.sharding import Sharding
 from g4jax.engine.programs import Programs
 
 LAUNCHES = 8
-"""As many launches' inputs fit, twice what can be alive at once."""
+"""As many launches' inputs fit: two are alive at once, and the allocator needs some play."""
 LEAST_BYTES = 2**20
 
 

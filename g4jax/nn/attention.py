@@ -3,7 +3,7 @@
 A layer asks its `Keys` to attend, so the same layer serves a paged cache and a plain causal forward.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,19 @@ from pallas_kernels.norm import Splits
 from pallas_kernels.qkv import qkv_rope
 
 
+class Heads(NamedTuple):
+    """What a layer hands to its keys: the rows' heads of q, then k, then v, and what norms them.
+
+    There is no v where v is k, and q alone where the layer reads another layer's keys: `k_norm` is None then.
+    """
+
+    qkv: Float[Array, "R C"]
+    q_norm: Float[Array, " H"]
+    k_norm: Float[Array, " H"] | None
+    num_heads: int
+    eps: float
+
+
 @runtime_checkable
 class Keys(Protocol):
     """Where keys and values are kept."""
@@ -30,16 +43,7 @@ class Keys(Protocol):
         """The rows that nobody reads; None where there are none. Experts do not compute them."""
         ...
 
-    def attend(
-        self,
-        spec: LayerSpec,
-        qkv: Float[Array, "R C"],
-        q_norm: Float[Array, " H"],
-        k_norm: Float[Array, " H"] | None,
-        *,
-        num_heads: int,
-        eps: float,
-    ) -> Float[Array, "R O"]:
+    def attend(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R O"]:
         """Norms and turns q and k, keeps k and v (unless the layer is KV-shared), and attends: `[R, num_heads * H]`."""
         ...
 
@@ -48,16 +52,7 @@ class Keys(Protocol):
 class PromptKeys(Keys, Protocol):
     """Those of a step in which some rows are only there to be looked at by others."""
 
-    def keep(
-        self,
-        spec: LayerSpec,
-        qkv: Float[Array, "R C"],
-        q_norm: Float[Array, " H"],
-        k_norm: Float[Array, " H"] | None,
-        *,
-        num_heads: int,
-        eps: float,
-    ) -> Float[Array, "R N H"]:
+    def keep(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R N H"]:
         """Norms and turns q and k, keeps k and v, and returns q."""
         ...
 
@@ -90,15 +85,16 @@ class Attention(nnx.Module):
         self.k_norm = RMSNorm(spec.head_dim, config.rms_norm_eps, dtype) if spec.owns_kv else None
 
     def __call__(self, qkv: Float[Array, "R C"], keys: Keys) -> Splits:
-        k_norm = None if self.k_norm is None else self.k_norm.weight[...]
-        o = keys.attend(self.spec, qkv, self.q_norm.weight[...], k_norm, num_heads=self.num_heads, eps=self.eps)
-        return self.o_proj(o)
+        return self.o_proj(keys.attend(self.spec, self._heads(qkv)))
 
     def of_rows(self, qkv: Float[Array, "T C"], keys: PromptKeys, rows: Int[Array, " R"], row_keys: RowKeys) -> Splits:
         """Keeps the keys of all, attends with the queries of `rows` alone."""
-        k_norm = None if self.k_norm is None else self.k_norm.weight[...]
-        q = keys.keep(self.spec, qkv, self.q_norm.weight[...], k_norm, num_heads=self.num_heads, eps=self.eps)
+        q = keys.keep(self.spec, self._heads(qkv))
         return self.o_proj(row_keys.look(self.spec, q[rows]))
+
+    def _heads(self, qkv: Float[Array, "R C"]) -> Heads:
+        k_norm = None if self.k_norm is None else self.k_norm.weight[...]
+        return Heads(qkv, self.q_norm.weight[...], k_norm, self.num_heads, self.eps)
 
 
 class DenseKeys:
@@ -111,19 +107,11 @@ class DenseKeys:
         self._tables: dict[RopeSpec, tuple[Array, Array]] = {}
         self._kv: dict[int, tuple[Array, Array]] = {}
 
-    def attend(
-        self,
-        spec: LayerSpec,
-        qkv: Float[Array, "R C"],
-        q_norm: Float[Array, " H"],
-        k_norm: Float[Array, " H"] | None,
-        *,
-        num_heads: int,
-        eps: float,
-    ) -> Float[Array, "R O"]:
+    def attend(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R O"]:
         if spec.rope not in self._tables:
             self._tables[spec.rope] = rope_tables(spec.rope, self.positions, self.dtype)
         cos, sin = self._tables[spec.rope]
+        qkv, q_norm, k_norm, num_heads, eps = heads
         q, k, v = qkv_rope(qkv, q_norm, k_norm, cos, sin, num_heads=num_heads, k_eq_v=spec.k_eq_v, eps=eps)
         if k is not None and v is not None:
             self._kv[spec.index] = (self._batched(k), self._batched(v))

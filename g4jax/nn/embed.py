@@ -27,7 +27,7 @@ class Embedding(nnx.Module):
         softcap: float | None,
         dtype: DTypeLike,
         tp: int,
-        implementation: Implementation | None = None,
+        implementation: Implementation | None,
     ):
         self.weight = param((vocab, size), ("vocab", None), dtype)
         self.softcap = softcap

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, DTypeLike, Float, Int, UInt16
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, UInt16
 
 from g4jax.config import Gemma4Config, LayerSpec, TextConfig
 from g4jax.models.text import TextModel
+from g4jax.nn.attention import Heads
 from g4jax.nn.block import DecoderBlock
 from g4jax.nn.moe import Experts, Router, SparseFeedForward
 from g4jax.nn.rope import rope_tables
@@ -25,8 +26,10 @@ from scripts.nano.tables import TrainedEmbedding, TrainedPerLayerInputs
 class WatchedRouter(Router):
     """A router that leaves behind how unevenly it loads its experts (1 when even; Switch Transformer, eq. 4)."""
 
-    def __call__(self, z: Float[Array, "R D"]) -> tuple[Float[Array, "R k"], Int[Array, "R k"]]:
-        weights, ids = super().__call__(z)
+    def __call__(
+        self, z: Float[Array, "R D"], padding: Bool[Array, " R"] | None
+    ) -> tuple[Float[Array, "R k"], Int[Array, "R k"]]:
+        weights, ids = super().__call__(z, padding)
         logits = self.proj(z).astype(jnp.float32) * z.shape[-1] ** -0.5
         experts = logits.shape[-1]
         load = jnp.mean(jax.nn.one_hot(ids, experts), axis=(0, 1))
@@ -60,7 +63,7 @@ def build(seed: int) -> TextModel:
     config = Gemma4Config.from_dict(shape.config()).text
     model = TextModel(config, dtype=jnp.float32, implementation="reference")
     cap = config.final_logit_softcapping
-    model.embed_tokens = TrainedEmbedding(config.vocab_size, config.hidden_size, cap, jnp.float32, 1)
+    model.embed_tokens = TrainedEmbedding(config.vocab_size, config.hidden_size, cap, jnp.float32, 1, "reference")
     model.per_layer_inputs = TrainedPerLayerInputs(
         config.vocab_size_per_layer_input,
         config.num_layers,
@@ -125,9 +128,10 @@ class PackedKeys:
         self.padding = None
         self._kv: dict[int, tuple[Array, Array]] = {}
 
-    def attend(self, spec: LayerSpec, qkv, q_norm, k_norm, *, num_heads: int, eps: float) -> Float[Array, "R O"]:
+    def attend(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R O"]:
         """See `g4jax.nn.attention.Keys`."""
         cos, sin = rope_tables(spec.rope, self.positions, self.dtype)
+        qkv, q_norm, k_norm, num_heads, eps = heads
         q, k, v = qkv_rope(qkv, q_norm, k_norm, cos, sin, num_heads=num_heads, k_eq_v=spec.k_eq_v, eps=eps)
         if k is not None and v is not None:
             self._kv[spec.index] = (self._batched(k), self._batched(v))
