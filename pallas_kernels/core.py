@@ -24,6 +24,17 @@ def resolve(implementation: Implementation | None) -> Implementation:
     return "triton" if jax.default_backend() in ("gpu", "cuda", "rocm") else "reference"
 
 
+def has_mosaic() -> bool:
+    """Whether this jax has the Mosaic GPU backend as our kernels speak to it; jax 0.10 has another one."""
+    return jax.__version_info__ >= (0, 11)
+
+
+def on_hopper() -> bool:
+    """Whether what is traced is compiled for a Hopper GPU and can use its bulk copies: the Mosaic GPU kernels."""
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+    return has_mosaic() and any(name in device.device_kind for name in ("H100", "H200"))
+
+
 F = TypeVar("F", bound=Callable)
 
 

@@ -52,7 +52,7 @@ device_description_str: "NVIDIA H200 141GB HBM3e"
 """
 
 
-CONTAINERS = ("kSequential", "kCommandBuffer", "kWhile", "kConditional")
+CONTAINERS = ("kSequential", "kCommandBuffer", "kWhile", "kConditional", "kDynamicSliceFusion")
 
 
 @dataclasses.dataclass(frozen=True)

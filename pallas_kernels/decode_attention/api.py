@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.core import Implementation, Unsupported, resolve
+from pallas_kernels.core import Implementation, Unsupported, on_hopper, resolve
 from pallas_kernels.decode_attention import reference
 
 
@@ -26,6 +26,13 @@ def decode_attention(
     args = (q, k_pages, v_pages, table, lengths)
     if kind == "reference":
         return reference.decode_attention(*args, window=window)
+    if kind == "triton" and on_hopper():
+        try:
+            from pallas_kernels.decode_attention import mosaic
+
+            return mosaic.decode_attention(*args, window=window)
+        except Unsupported:
+            pass
     try:
         from pallas_kernels.decode_attention import triton
 
@@ -62,6 +69,13 @@ def attend_decode(
     settings = {"num_heads": num_heads, "k_eq_v": k_eq_v, "window": window, "eps": eps}
     if kind == "reference":
         return reference.attend_decode(*args, **settings)
+    if kind == "triton" and on_hopper():
+        try:
+            from pallas_kernels.decode_attention import mosaic
+
+            return mosaic.attend_decode(*args, **settings)
+        except Unsupported:
+            pass
     try:
         from pallas_kernels.decode_attention import triton
 

@@ -65,13 +65,19 @@ def attend_decode(
     window: int | None,
     eps: float,
 ) -> tuple[Float[Array, "B {num_heads}*H"], Float[Array, "P K Z H"], Float[Array, "P K Z H"]]:
-    page_size = k_pages.shape[2]
-    at = jnp.maximum(positions, 0)
-    page = jnp.take_along_axis(table, (at // page_size)[:, None], axis=1)[:, 0]
-    page = jnp.where(positions < 0, 0, page)
+    page, slot = slot_of(positions, table, k_pages.shape[2])
     q, k_pages, v_pages = qkv_reference.qkv_rope_write(
-        qkv, q_norm, k_norm, cos, sin, k_pages, v_pages, page, at % page_size,
+        qkv, q_norm, k_norm, cos, sin, k_pages, v_pages, page, slot,
         num_heads=num_heads, k_eq_v=k_eq_v, eps=eps,
     )  # fmt: skip
     out = decode_attention(q, k_pages, v_pages, table, positions + 1, window=window)
     return out, k_pages, v_pages
+
+
+def slot_of(
+    positions: Int[Array, " B"], table: Int[Array, "B M"], page_size: int
+) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
+    """Page and slot of the key at each row's position; those of a padding row (-1) lie in the null page."""
+    at = jnp.maximum(positions, 0)
+    page = jnp.take_along_axis(table, (at // page_size)[:, None], axis=1)[:, 0]
+    return jnp.where(positions < 0, 0, page), at % page_size

@@ -18,7 +18,7 @@ class Tiling:
     splits: int
     """Programs that may share the keys of one row and KV head; a short row leaves some of them idle."""
     least: int
-    """A program takes at least so many tiles before another one is used."""
+    """So many tiles are worth another program."""
     num_warps: int
     num_stages: int
 
@@ -82,6 +82,7 @@ def span_of(count: Int[Array, ""], ends: Ends, window: int | None, tiling: Tilin
     first = jnp.zeros_like(end) if window is None else jnp.maximum(newest + 1 - window, 0)
     tile = first // tiling.keys
     tiles = jnp.maximum((end + tiling.keys - 1) // tiling.keys - tile, 0)
-    per_split = jnp.maximum((tiles + tiling.splits - 1) // tiling.splits, tiling.least)
+    wanted = jnp.clip((tiles + tiling.least - 1) // tiling.least, 1, tiling.splits)
+    per_split = jnp.maximum((tiles + wanted - 1) // wanted, 1)  # all alike: the longest is what one waits for
     active = jnp.maximum((tiles + per_split - 1) // per_split, 1)
     return Span(first, end, tile, tiles, per_split, jnp.where(newest < 0, 0, active))

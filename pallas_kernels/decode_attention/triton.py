@@ -199,4 +199,5 @@ def launch(
     if splits == 1:
         return out[0].reshape(shape.rows, -1), pages
     args = {"ends": ends, "window": shape.window, "tiling": shape.tiling, "interpret": interpret}
-    return combine(out[0], out[1], counts, **args), pages
+    lse = out[1].reshape(shape.rows, splits, shape.kv_heads, shape.group)
+    return combine(out[0], lse, counts, **args), pages

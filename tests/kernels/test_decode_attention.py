@@ -149,7 +149,7 @@ def test_launches_copies_and_spills_on_a_gpu(shape, rows):
     half, norm = arg((rows, h // 2), "bfloat16"), arg((h,), "bfloat16")
     settings = {"num_heads": shape.num_heads, "k_eq_v": shape.k_eq_v, "window": shape.window, "eps": EPS}
     step = compile_for_gpu(
-        lambda *args: attend_decode(*args, **settings, implementation="triton"),
+        lambda *args: triton.attend_decode(*args, **settings, interpret=False),
         *(arg((rows, shape.columns), "bfloat16"), norm, norm, half, half),
         *(pages, pages, arg((rows, width), "int32"), arg((rows,), "int32")),
         donate_argnums=(5, 6),
