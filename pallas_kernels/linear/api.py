@@ -5,8 +5,8 @@ from __future__ import annotations
 from jax import Array
 from jaxtyping import Float
 
-from pallas_kernels.core import Implementation, Unsupported, resolve
-from pallas_kernels.linear import reference, triton
+from pallas_kernels.core import Implementation, Unsupported, on_hopper, resolve
+from pallas_kernels.linear import mosaic, reference, triton
 from pallas_kernels.linear.reference import Activation, Columns
 from pallas_kernels.norm.api import Residual, Splits, add_rms_norm
 
@@ -91,6 +91,11 @@ def _project(
     if chosen != "reference":
         try:
             return triton.project(x, w, activation, times, split=split, interpret=chosen == "interpret")
+        except Unsupported:
+            pass
+    if activation == "gated" and chosen == "triton" and on_hopper():
+        try:
+            return mosaic.gated(x, w)
         except Unsupported:
             pass
     return reference.project(x, w, activation, times)

@@ -42,6 +42,9 @@ GEMV_ELEMENTS = 2**25
 GATED_GEMV_ELEMENTS = 2**23
 """The same for gate and up, each: the dense MLP of the 26B-A4B."""
 
+DEEP = 4096
+"""A stream so deep takes a program so many steps that large tiles are worth it at one row."""
+
 PROCESSORS = 132
 """Of an H200."""
 MIN_STEPS = 4
@@ -76,12 +79,13 @@ def _few_rows(n: int, k: int, rows: int, gated: bool, normed: bool) -> Tile:
         return GemvTile(2, 4)
     if rows == 1 and not gated and n * k <= GEMV_ELEMENTS and (gemv := _gemv_tile(n, k, normed)) is not None:
         return gemv
-    # Few programs: thin tiles, and deep ones while the operand fits the registers beside them. At one row the 5,376
-    # outputs of 31B count as few, since tiles of 32 keep two programs busy on a quarter of the processors alone.
+    if rows == 1 and not (gated or normed) and n < 64 * PROCESSORS and not is_ragged(k, GemvTile(1, 8)):
+        return GemvTile(1, 8)  # 31B's narrow products, too large for the first rule: tiles would be few
+    if rows == 1 and normed and n * k > GEMV_ELEMENTS and k >= DEEP:
+        return DotTile(64, fit(k, 128), 4, 4)
+    # Few programs: thin tiles, and deep ones while the operand fits the registers beside them.
     if n < (64 if rows == 1 else 32) * PROCESSORS:
-        if normed:
-            return DotTile(16, fit(k, 256), 4, 4)
-        return DotTile(16, fit(k, 256), 2, 4) if rows > 1 else DotTile(16, fit(k, 512), 4, 3)
+        return DotTile(16, fit(k, 256), 4, 4) if normed else DotTile(16, fit(k, 256), 2, 4)
     if gated or n < 64 * 4 * PROCESSORS:
         return DotTile(32, fit(k, 128), 4, 4)
     return DotTile(64, fit(k, 128), 4, 4)
