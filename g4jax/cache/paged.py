@@ -58,11 +58,12 @@ class PagedPrefill:
     ):
         self.pages = pages
         self.padding = rows < 0
-        self._positions, self._limits = positions, limits
+        self._limits = limits
         self._pieces = (starts, lengths, contexts)
         self._tables = {True: sliding_table, False: full_table}
+        self.positions = positions
+        self.slots = {sliding: _slots(table, rows, positions, page_size) for sliding, table in self._tables.items()}
         self._rope = RopeCache(positions, dtype)
-        self._slots = {sliding: _slots(table, rows, positions, page_size) for sliding, table in self._tables.items()}
         self._implementation: Implementation | None = implementation
 
     def attend(self, spec: LayerSpec, heads: Heads) -> Float[Array, "T O"]:
@@ -71,20 +72,28 @@ class PagedPrefill:
             q, _, _ = qkv_rope(heads.qkv, heads.q_norm, None, *self._rope(spec.rope), **settings)
         else:
             q = self.keep(spec, heads)
+        return self.look(spec, q)
+
+    def keep(self, spec: LayerSpec, heads: Heads) -> Float[Array, "T N H"]:
+        pages, slots = self.pages[spec.index], self.slots[spec.is_sliding]
+        q, self.pages[spec.index] = _keep(spec, heads, self._rope, pages, slots, self._implementation)
+        return q
+
+    def look(self, spec: LayerSpec, q: Float[Array, "R N H"], *, first: int = 0) -> Float[Array, "R O"]:
+        """Attends with queries whose keys are kept already; those before row `first` are others', and give zeros."""
+        starts, lengths, contexts = self._pieces
+        limits = self._limits if spec.sees_both_ways else self.positions
         return prefill_attention(
             q,
             *self.pages[spec.kv_source],
             self._tables[spec.is_sliding],
-            *self._pieces,
-            self._limits if spec.sees_both_ways else self._positions,
+            starts + first,
+            lengths,
+            contexts,
+            jnp.pad(limits, (first, 0)),
             window=spec.window,
             implementation=self._implementation,
         )
-
-    def keep(self, spec: LayerSpec, heads: Heads) -> Float[Array, "T N H"]:
-        pages, slots = self.pages[spec.index], self._slots[spec.is_sliding]
-        q, self.pages[spec.index] = _keep(spec, heads, self._rope, pages, slots, self._implementation)
-        return q
 
 
 class PagedDecode:
@@ -102,7 +111,7 @@ class PagedDecode:
     ):
         self.pages = pages
         self.padding = None if len(positions) == 1 else positions < 0  # A single row is always used.
-        self._positions = positions
+        self.positions = positions
         self._tables = {True: sliding_table, False: full_table}
         self._rope = RopeCache(jnp.maximum(positions, 0), dtype)
         self._implementation: Implementation | None = implementation
@@ -115,7 +124,7 @@ class PagedDecode:
             *self._rope(spec.rope),
             *self.pages[spec.kv_source],
             self._tables[spec.is_sliding],
-            self._positions,
+            self.positions,
             num_heads=heads.num_heads,
             k_eq_v=spec.k_eq_v,
             window=spec.window,
@@ -127,40 +136,61 @@ class PagedDecode:
         return o
 
     def keep(self, spec: LayerSpec, heads: Heads) -> Float[Array, "B N H"]:
-        pages, table = self.pages[spec.index], self._tables[spec.is_sliding]
-        rows = jnp.where(self._positions < 0, -1, jnp.arange(len(self._positions)))
-        slots = _slots(table, rows, jnp.maximum(self._positions, 0), pages.k.shape[2])
+        pages = self.pages[spec.index]
+        slots = self.slots(is_sliding=spec.is_sliding, page_size=pages.k.shape[2])
         q, self.pages[spec.index] = _keep(spec, heads, self._rope, pages, slots, self._implementation)
         return q
+
+    def slots(self, *, is_sliding: bool, page_size: int) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
+        """Where each token's key goes: page and place in it."""
+        rows = jnp.where(self.positions < 0, -1, jnp.arange(len(self.positions)))
+        return _slots(self._tables[is_sliding], rows, jnp.maximum(self.positions, 0), page_size)
 
     def look(self, spec: LayerSpec, q: Float[Array, "B N H"]) -> Float[Array, "B O"]:
         return decode_attention(
             q,
             *self.pages[spec.kv_source],
             self._tables[spec.is_sliding],
-            self._positions + 1,
+            self.positions + 1,
             window=spec.window,
             implementation=self._implementation,
         )
 
 
 class PagedMixed:
-    """The first `rows` packed rows are those of `decode`, the others those of `prefill`; both hold the same pages."""
+    """The first packed rows are the tokens of `decode`, the others those of `prefill`; both hold the same pages.
 
-    def __init__(self, decode: PagedDecode, prefill: PagedPrefill, rows: int):
-        self._decode, self._prefill, self._rows = decode, prefill, rows
-        unused = jnp.zeros(rows, bool) if decode.padding is None else decode.padding
+    The keys of all are kept before anybody attends: pages that are read between two writes would be copied.
+    """
+
+    def __init__(
+        self,
+        decode: PagedDecode,
+        prefill: PagedPrefill,
+        *,
+        page_size: int,
+        dtype: DTypeLike,
+        implementation: Implementation | None,
+    ):
+        self._decode, self._prefill, self._rows = decode, prefill, len(decode.positions)
+        unused = jnp.zeros(self._rows, bool) if decode.padding is None else decode.padding
         self.padding = jnp.concatenate([unused, prefill.padding])
+        self._rope = RopeCache(jnp.concatenate([jnp.maximum(decode.positions, 0), prefill.positions]), dtype)
+        self._slots: dict[bool, tuple[Array, Array]] = {}
+        for is_sliding, (page, place) in prefill.slots.items():
+            own_page, own_place = decode.slots(is_sliding=is_sliding, page_size=page_size)
+            self._slots[is_sliding] = jnp.append(own_page, page), jnp.append(own_place, place)
+        self._implementation: Implementation | None = implementation
 
     def attend(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R O"]:
-        return jnp.concatenate([keys.attend(spec, part) for keys, part in self._parts(heads)])
+        q = self.keep(spec, heads)
+        o = self._prefill.look(spec, q, first=self._rows)
+        return o.at[: self._rows].set(self._decode.look(spec, q[: self._rows]))
 
     def keep(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R N H"]:
-        return jnp.concatenate([keys.keep(spec, part) for keys, part in self._parts(heads)])
-
-    def _parts(self, heads: Heads) -> tuple[tuple[PagedDecode, Heads], tuple[PagedPrefill, Heads]]:
-        decoded, prompts = heads.qkv[: self._rows], heads.qkv[self._rows :]
-        return (self._decode, heads._replace(qkv=decoded)), (self._prefill, heads._replace(qkv=prompts))
+        pages, slots = self._prefill.pages, self._slots[spec.is_sliding]
+        q, pages[spec.index] = _keep(spec, heads, self._rope, pages[spec.index], slots, self._implementation)
+        return q
 
 
 def _keep(

@@ -191,7 +191,7 @@ class Step:
         both = {name: jnp.concatenate([fields[name], row_fields[name]]) for name in row_fields}
         h = model(
             ids,
-            PagedMixed(self._token_keys(pages, fields), self._prompt_keys(pages, prompt), count),
+            self._mixed_keys(pages, fields, prompt),
             rows=jnp.concatenate([jnp.arange(count), count + rows]),
             row_keys=self._token_keys(pages, both),
             soft=soft,
@@ -233,6 +233,16 @@ class Step:
             positions=fields["positions"],
             sliding_table=fields["sliding_table"],
             full_table=fields["full_table"],
+            dtype=self.dtype,
+            implementation=self.implementation,
+        )
+
+    def _mixed_keys(self, pages: Pages, fields: dict[str, Array], prompt: dict[str, Array]) -> PagedMixed:
+        """Of one token in each row, and of packed prompts."""
+        return PagedMixed(
+            self._token_keys(pages, fields),
+            self._prompt_keys(pages, prompt),
+            page_size=self.shapes.page_size,
             dtype=self.dtype,
             implementation=self.implementation,
         )

@@ -72,8 +72,10 @@ def test_a_token_takes_those_of_the_layers(name: str, batch: int, kernels: bool)
     assert figures == figures_of(name, batch, text), launched
 
 
-def test_prompts_beside_a_decode_batch_copy_no_cache():
-    assert cache_copies(config_of("e2b").text, ("mixed", 64, "greedy"), batch=32) == 0
+@pytest.mark.parametrize(("name", "batch"), [("e2b", 32), ("e2b", 128), ("31b", 128)])
+def test_prompts_beside_a_decode_batch_copy_no_cache(name: str, batch: int):
+    text = one_layer_of_each_kind(config_of(name).text)
+    assert cache_copies(text, ("mixed", 64, "greedy"), batch) == 0
 
 
 @pytest.mark.parametrize(("name", "key", "most"), [("e2b", ("see", 280, 2), 300), ("e2b", ("hear", 128), 420)])
