@@ -86,12 +86,14 @@ def pack_seen(launch: EncoderLaunch, shapes: EncoderShapes) -> tuple[np.ndarray,
     fields = see_fields(tokens, slots)
     arrays = empty(fields)
     arrays["rows"][:] = shapes.slots
-    pixels = np.zeros((slots * tokens * shapes.patches_per_token, shapes.patch_size), np.uint8)
+    pixels = np.empty((slots, tokens * shapes.patches_per_token, shapes.patch_size), np.uint8)
     for slot, (piece, rows) in enumerate(zip(launch.inputs, launch.rows, strict=True)):
         arrays["grids"][slot] = piece.grid
         arrays["rows"][slot * tokens :][: piece.num_tokens] = rows
-        pixels[slot * tokens * shapes.patches_per_token :][: len(piece.data)] = piece.data
-    return pixels, pack(fields, arrays)
+        pixels[slot, : len(piece.data)] = piece.data
+        pixels[slot, len(piece.data) :] = 0
+    pixels[len(launch.inputs) :] = 0
+    return pixels.reshape(-1, shapes.patch_size), pack(fields, arrays)
 
 
 def pack_heard(launch: EncoderLaunch, shapes: EncoderShapes) -> tuple[np.ndarray, np.ndarray]:

@@ -59,8 +59,8 @@ async def fetch(url: str, policy: FetchPolicy = PUBLIC) -> bytes:
     """
     try:
         async with asyncio.timeout(policy.timeout_s):
-            if url[:5].lower() == "data:":
-                return await asyncio.to_thread(_data, url, policy)
+            if is_data(url):
+                return await asyncio.to_thread(data_content, url, policy)
             scheme = urlsplit(url).scheme.lower()
             if scheme in ("http", "https"):
                 return await _http(url, policy)
@@ -71,6 +71,11 @@ async def fetch(url: str, policy: FetchPolicy = PUBLIC) -> bytes:
     except ValueError as error:
         raise error if isinstance(error, MediaError) else MediaError(f"is not a URL: {error}") from None
     raise MediaError(f"is a {scheme}: URL: must be http, https or data")
+
+
+def is_data(url: str) -> bool:
+    """Whether the URL is its content itself."""
+    return url[:5].lower() == "data:"
 
 
 async def _http(url: str, policy: FetchPolicy) -> bytes:
@@ -132,7 +137,8 @@ def _certificates() -> ssl.SSLContext:
     return httpcore.default_ssl_context()
 
 
-def _data(url: str, policy: FetchPolicy) -> bytes:
+def data_content(url: str, policy: FetchPolicy) -> bytes:
+    """What a data: URL holds; MediaError for one that is none or holds too much."""
     head = _DATA.match(url)
     if head is None:
         raise MediaError("is a data: URL without a comma: must be data:TYPE;base64,CONTENT")
@@ -141,11 +147,14 @@ def _data(url: str, policy: FetchPolicy) -> bytes:
     coded = _BASE64.search(head["type"]) is not None
     if coded and "%" not in encoded and len(encoded) * 3 // 4 > policy.max_bytes + 3:
         raise _too_large(policy)
-    if "%" in encoded:
-        content = unquote_to_bytes(encoded)
-        content = decode_base64(content.decode("latin-1")) if coded else content
-    else:
-        content = decode_base64(encoded) if coded else encoded.encode()
+    try:
+        if "%" in encoded:
+            content = unquote_to_bytes(encoded)
+            content = decode_base64(content.decode("latin-1")) if coded else content
+        else:
+            content = decode_base64(encoded) if coded else encoded.encode()
+    except UnicodeEncodeError:
+        raise MediaError("is not a URL: it has half a character") from None
     if len(content) > policy.max_bytes:
         raise _too_large(policy)
     return content

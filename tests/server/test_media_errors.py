@@ -110,7 +110,7 @@ def test_nothing_is_fetched_for_a_model_that_is_not_here(served, monkeypatch):
         return picture()
 
     monkeypatch.setattr(media_reader_module, "fetch", note)
-    body = {"messages": [{"role": "user", "content": [image_part(picture())]}]}
+    body = {"messages": [{"role": "user", "content": [url_part("http://example.com/a.png")]}]}
     answer = httpx.post(served.url + CHAT, json=body | {"model": "other"})
     assert (answer.status_code, answer.json()["error"]["param"], fetched) == (404, "model", [])
     assert httpx.post(served.url + CHAT, json=body).status_code == 200 and len(fetched) == 1

@@ -1,5 +1,7 @@
 """What was made ready is found again, by its content and by what was asked of it; the least recent makes room."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from g4jax.media.inputs import MediaKind, Medium, SoftInput, content_digest
@@ -32,3 +34,17 @@ def test_the_least_recent_goes_first():
     assert [cache.get(each) is not None for each in keys] == [True, False, True, True]
     cache.put(key("image", None, b"huge"), medium(31))
     assert cache.get(key("image", None, b"huge")) is None and cache.get(keys[3]) is not None
+
+
+def test_threads_share_it():
+    cache, one = MediaCache(max_bytes=30 * 768), medium(10)
+
+    def use(turn: int) -> None:
+        for number in range(200):
+            each = key("image", None, bytes([number % 5]))
+            cache.put(each, one)
+            assert cache.get(each) in (one, None)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(use, range(8)))
+    assert sum(cache.get(key("image", None, bytes([number]))) is not None for number in range(5)) == 3

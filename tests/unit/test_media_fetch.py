@@ -292,6 +292,8 @@ def test_data_urls(url, content):
         ("data:image/png;base64,A", "not base64"),
         ("data:image/png;base64,AAE§", "not base64"),
         ("data:image/png;base64,AAE%A7", "not base64"),
+        ("data:image/png;base64,\ud800", "half a character"),
+        ("data:,%20\ud800", "half a character"),
         ("data:;base64," + base64.b64encode(bytes(1001)).decode(), "larger than 1000"),
         ("data:," + "a" * 1001, "larger than 1000"),
     ],
