@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.core import Implementation, Unsupported, resolve
+from pallas_kernels.core import Implementation, Unsupported, on_hopper, resolve
 from pallas_kernels.prefill_attention import reference, triton
 
 
@@ -45,6 +45,13 @@ def prefill_attention(
         raise ValueError(f"q has {q.shape[1]} heads, k_pages {k_pages.shape[1]}: the first must be a multiple.")
     chosen = resolve(implementation)
     operands = (q, k_pages, v_pages, table, starts, lengths, contexts, limits)
+    if chosen == "triton" and on_hopper():
+        try:
+            from pallas_kernels.prefill_attention import mosaic
+
+            return mosaic.prefill_attention(*operands, window=window)
+        except Unsupported:
+            pass
     if chosen != "reference":
         try:
             return triton.prefill_attention(*operands, window=window, interpret=chosen == "interpret")

@@ -17,16 +17,23 @@ class Tiles(NamedTuple):
     """Its rows; 0 for an unused tile."""
 
 
-def cut(starts: Int[Array, " R"], lengths: Int[Array, " R"], num_rows: int, block: int) -> Tiles:
-    """The tiles of sequences that own `num_rows` packed rows at most, all together."""
+def cut(
+    starts: Int[Array, " R"], lengths: Int[Array, " R"], num_rows: int, block: int, *, on_grid: bool = False
+) -> Tiles:
+    """The tiles of sequences that own `num_rows` packed rows at most, all together.
+
+    They begin with a sequence; on a grid they also end at each multiple of `block`.
+    """
     num_tiles = -(-num_rows // block) + lengths.shape[0]
-    tiles = (lengths + block - 1) // block
+    before = starts % block if on_grid else jnp.zeros_like(starts)  # rows of its first cell that are not its own
+    tiles = jnp.where(lengths > 0, (before + lengths + block - 1) // block, 0)
     ends = jnp.cumsum(tiles)
     tile = jnp.arange(num_tiles, dtype=jnp.int32)
     found = jnp.sum(tile[:, None] >= ends, axis=1, dtype=jnp.int32)
     sequence = jnp.minimum(found, lengths.shape[0] - 1)
-    skipped = (tile - (ends - tiles)[sequence]) * block
-    count = jnp.clip(lengths[sequence] - skipped, 0, block)
+    begin = (tile - (ends - tiles)[sequence]) * block - before[sequence]
+    skipped = jnp.maximum(begin, 0)
+    count = jnp.maximum(jnp.minimum(lengths[sequence], begin + block) - skipped, 0)
     first = jnp.where(count > 0, starts[sequence] + skipped, 0)
     return Tiles(sequence, first.astype(jnp.int32), count.astype(jnp.int32))
 
