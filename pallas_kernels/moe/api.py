@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Bool, Float, Int
 
-from pallas_kernels.core import Implementation, Unsupported, resolve
+from pallas_kernels.core import Implementation, Unsupported, on_hopper, resolve
 from pallas_kernels.moe import reference, triton
 
 
@@ -57,6 +57,13 @@ def experts(
       implementation: see `core.resolve`.
     """
     chosen = resolve(implementation)
+    if chosen == "triton" and on_hopper():
+        try:
+            from pallas_kernels.moe import mosaic
+
+            return mosaic.experts(u, weights, ids, gate_up, down)
+        except Unsupported:
+            pass
     if chosen != "reference":
         try:
             return triton.experts(u, weights, ids, gate_up, down, interpret=chosen == "interpret")

@@ -2,9 +2,9 @@
 
 python -m pallas_kernels.moe.bench [--rows 1,4,8,64,512,2048] [--candidates]
 
-The output of a call is the input of the next, which routes to other experts. Prints rows, sizes of the two products,
-microseconds, GB/s of the active experts' weights, TFLOP/s, percent of the nearer limit; the last line is all of it as
-JSON. `--candidates` varies the sizes of one product at a time.
+The output of a call is the input of the next, which routes to other experts. Prints rows, sizes of the two products
+(None: what is chosen), microseconds, GB/s of the active experts' weights, TFLOP/s, percent of the nearer limit; the
+last line is all of it as JSON. `--candidates` varies the sizes of one product at a time.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from pallas_kernels.moe import triton
-from pallas_kernels.moe.products import Blocks
+from pallas_kernels.moe import experts, triton
+from pallas_kernels.moe.gemv import Warps
 from pallas_kernels.moe.shapes import SHAPES, Shape
 from pallas_kernels.roofline import report
 from pallas_kernels.timing import median_seconds
@@ -34,6 +34,8 @@ CANDIDATES = [(32, 128), (64, 128), (32, 256), (16, 256), (16, 128), (64, 64), (
 """Weight rows and depth of a tile."""
 LAUNCHES = [(4, 4), (4, 3), (8, 3), (4, 5)]
 """Warps and stages."""
+REGISTERS = [Warps(1, 1), Warps(2, 1), Warps(2, 2), Warps(4, 2), Warps(4, 4), Warps(8, 8)]
+"""Of one row."""
 
 
 def route_evenly(shape: Shape, rows: int) -> list[jax.Array]:
@@ -43,13 +45,14 @@ def route_evenly(shape: Shape, rows: int) -> list[jax.Array]:
     return [jnp.asarray(ids, jnp.int32) for ids in chosen]
 
 
-def compile_chain(pair: tuple[Blocks, Blocks], args: tuple[Any, ...]) -> Any:
-    """A program that runs the experts under each routing, LOOPS times over."""
+def compile_chain(pair: triton.Tiles | None, args: tuple[Any, ...]) -> Any:
+    """A program that runs the experts, with these sizes or as chosen, under each routing, LOOPS times over."""
+    form = experts if pair is None else functools.partial(triton.experts, tiles=pair)
 
     def chain(u, weights, routings, gate_up, down):
         def body(_, u):
             for ids in routings:
-                u = triton.experts(u, weights, ids, gate_up, down, blocks=pair)
+                u = form(u, weights, ids, gate_up, down)
             return u
 
         return lax.fori_loop(0, LOOPS, body, u)
@@ -57,24 +60,24 @@ def compile_chain(pair: tuple[Blocks, Blocks], args: tuple[Any, ...]) -> Any:
     return jax.jit(chain).lower(*args).compile(OPTIONS)
 
 
-def chosen_blocks(shape: Shape, rows: int) -> tuple[Blocks, Blocks]:
+def chosen_tiles(shape: Shape, rows: int) -> triton.Tiles:
     """What `triton.experts` chooses."""
-    dtype = jnp.dtype(jnp.bfloat16)
-    if rows <= triton.SLOTWISE_ROWS:
-        return triton.slotwise_blocks(shape.width, shape.features, shape.k, dtype)
-    return triton.grouped_blocks(shape.width, shape.features, rows * shape.k / shape.num_experts, dtype)
+    return triton.choose(shape.width, shape.features, shape.num_experts, rows, shape.k, jnp.dtype(jnp.bfloat16))
 
 
-def candidates(shape: Shape, rows: int) -> list[tuple[Blocks, Blocks]]:
+def candidates(shape: Shape, rows: int) -> list[triton.Tiles]:
     """The chosen sizes, then those that vary one product; only the slotwise second product may have a ragged depth."""
-    chosen = chosen_blocks(shape, rows)
+    chosen = chosen_tiles(shape, rows)
     pairs = [chosen]
     for which, (outputs, depth) in enumerate(((shape.features, shape.width), (shape.width, shape.features))):
-        ragged = which == 1 and rows <= triton.SLOTWISE_ROWS
-        fitting = [(r, d) for r, d in CANDIDATES if outputs % r == 0 and (ragged or depth % d == 0)]
-        for (tile_rows, tile_depth), (warps, stages) in [(c, launch) for c in fitting for launch in LAUNCHES]:
-            varied = chosen[which]._replace(rows=tile_rows, depth=tile_depth, warps=warps, stages=stages)
-            pairs.append((varied, chosen[1]) if which == 0 else (chosen[0], varied))
+        if isinstance(tile := chosen[which], Warps):
+            others = REGISTERS
+        else:
+            ragged = which == 1 and rows <= triton.SLOTWISE_ROWS
+            fitting = [(r, d) for r, d in CANDIDATES if outputs % r == 0 and (ragged or depth % d == 0)]
+            sizes = [(c, launch) for c in fitting for launch in LAUNCHES]
+            others = [tile._replace(rows=r, depth=d, warps=warps, stages=stages) for (r, d), (warps, stages) in sizes]
+        pairs += [(other, chosen[1]) if which == 0 else (chosen[0], other) for other in others]
     return list(dict.fromkeys(pairs))
 
 
@@ -88,16 +91,16 @@ def measure(shape: Shape, rows: int, *, every: bool) -> list[dict[str, Any]]:
     gate_up, down = (make(jax.random.key(i), s) for i, s in enumerate(shapes))
     u = jax.random.normal(jax.random.key(2), (rows, shape.width), jnp.bfloat16)
     args = (u, jnp.full((rows, shape.k), 1 / shape.k, jnp.float32), routings, gate_up, down)
-    pairs = candidates(shape, rows) if every else [chosen_blocks(shape, rows)]
+    pairs = candidates(shape, rows) if every else [None]
     with ThreadPoolExecutor(min(12, os.cpu_count() or 1)) as pool:
         programs = [(pair, pool.submit(compile_chain, pair, args)) for pair in pairs]
     results = []
     for pair, program in programs:
         if error := program.exception():
-            print(rows, *map(tuple, pair), "left out:", str(error).splitlines()[0][:100], flush=True)
+            print(rows, *map(tuple, pair or ()), "left out:", str(error).splitlines()[0][:100], flush=True)
             continue
         seconds = median_seconds(functools.partial(program.result(), *args)) / ROUTINGS / LOOPS
-        results.append({"rows": rows, "gate_up": list(pair[0]), "down": list(pair[1])})
+        results.append({"rows": rows, "gate_up": pair and list(pair[0]), "down": pair and list(pair[1])})
         results[-1] |= report(seconds, num_bytes=2.0 * float(active) * expert, flops=2.0 * rows * shape.k * expert)
         print(*results[-1].values(), flush=True)
     return results

@@ -1,49 +1,85 @@
 """Mixture of experts as Pallas kernels (Triton): which form runs, and with which sizes.
 
-Up to `SLOTWISE_ROWS` rows: two launches, every slot reads its expert. More rows: sort the slots by expert, two grouped
-products that read every active expert once, and the weighted sum, four launches.
+Up to `SLOTWISE_ROWS` rows: two launches, every slot reads its expert, of one row into registers. More rows: sort the
+slots by expert, two grouped products that read every active expert once, and the weighted sum, four launches.
 """
+
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Unsupported, launcher
+from pallas_kernels.moe import gemv, products
+from pallas_kernels.moe.combine import combine
+from pallas_kernels.moe.gemv import Warps
 from pallas_kernels.moe.groups import group
-from pallas_kernels.moe.products import Blocks, down, down_combine, gate_up
+from pallas_kernels.moe.products import Blocks
 from pallas_kernels.moe.router import route
 
 __all__ = ["experts", "route"]
 
+Tiles = tuple[Blocks | Warps, Blocks | Warps]
+"""Sizes of the two products; `Warps` for the register form of a few rows."""
+
 SLOTWISE_ROWS = 4
 """With top 8 of 128, four rows rarely share an expert: sorting would cost more than reading one twice."""
+REGISTER_ROWS = 1
+"""So many rows are too few programs to fill the stages of a tiled product: there the register form is faster."""
+LARGE_GROUP = 128
+"""Slots of an expert that fill `down`'s tiles of twice as many."""
 
 
-@launcher("interpret", "blocks")
+@launcher("interpret", "tiles")
 def experts(
     u: Float[Array, "R D"],
     weights: Float[Array, "R k"],
     ids: Int[Array, "R k"],
-    gate_up_weight: Float[Array, "E G D"],
-    down_weight: Float[Array, "E D F"],
+    gate_up: Float[Array, "E G D"],
+    down: Float[Array, "E D F"],
     *,
     interpret: bool = False,
-    blocks: tuple[Blocks, Blocks] | None = None,
+    tiles: Tiles | None = None,
 ) -> Float[Array, "R D"]:
-    """See `api.experts`. `blocks`: other sizes of the two products than the chosen ones."""
-    num_experts, width, features = down_weight.shape
+    """See `api.experts`. `tiles`: other sizes than the chosen ones."""
+    num_experts, width, features = down.shape
     num_rows, k = ids.shape
-    flat = ids.reshape(-1)
+    tiles = tiles or choose(width, features, num_experts, num_rows, k, u.dtype)
     if num_rows <= SLOTWISE_ROWS:
-        first, second = blocks or slotwise_blocks(width, features, k, u.dtype)
-        h = gate_up(u, flat, None, gate_up_weight, first, interpret=interpret)
-        return down_combine(h, weights, ids, down_weight, second, interpret=interpret)
-    first, second = blocks or grouped_blocks(width, features, num_rows * k / num_experts, u.dtype)
-    groups = group(flat, num_experts, interpret=interpret)
-    h = gate_up(u, flat, groups, gate_up_weight, first, interpret=interpret)
-    out = down(h, groups, down_weight, second, interpret=interpret).reshape(num_rows, k, width)
-    here = ((ids >= 0) & (ids < num_experts))[..., None]
-    weighted = jnp.where(here, out.astype(jnp.float32), 0) * weights.astype(jnp.float32)[..., None]
-    return jnp.sum(weighted, axis=1).astype(u.dtype)
+        return _slotwise(u, weights, ids, gate_up, down, tiles, interpret)
+    return _grouped(u, weights, ids, gate_up, down, tiles, interpret)
+
+
+def _slotwise(u, weights, ids, gate_up, down, tiles: Tiles, interpret: bool) -> Float[Array, "R D"]:
+    first, second = tiles
+    if isinstance(first, Warps):
+        h = gemv.gate_up(u, ids, gate_up, first, interpret=interpret)
+    else:
+        h = products.gate_up(u, ids.reshape(-1), None, gate_up, first, interpret=interpret)
+    if isinstance(second, Warps):
+        return gemv.down_combine(h, weights, ids, down, second, interpret=interpret)
+    return products.down_combine(h, weights, ids, down, second, interpret=interpret)
+
+
+def _grouped(u, weights, ids, gate_up, down, tiles: Any, interpret: bool) -> Float[Array, "R D"]:
+    first, second = tiles
+    flat = ids.reshape(-1)
+    groups = group(flat, len(down), interpret=interpret)
+    h = products.gate_up(u, flat, groups, gate_up, first, interpret=interpret)
+    results = products.down(h, groups, down, second, interpret=interpret)
+    return combine(results, weights, ids, len(down), interpret=interpret)
+
+
+def choose(width: int, features: int, num_experts: int, num_rows: int, k: int, dtype: jnp.dtype) -> Tiles:
+    """The sizes that were fastest on an H200 among those tried (docs/performance.md)."""
+    if num_rows <= REGISTER_ROWS:
+        try:
+            return gemv.choose(width, features, k, dtype)
+        except Unsupported:
+            pass
+    if num_rows <= SLOTWISE_ROWS:
+        return slotwise_blocks(width, features, k, dtype)
+    return grouped_blocks(width, features, num_rows * k / num_experts, dtype)
 
 
 def slotwise_blocks(width: int, features: int, k: int, dtype: jnp.dtype) -> tuple[Blocks, Blocks]:
@@ -62,12 +98,12 @@ def grouped_blocks(width: int, features: int, per_expert: float, dtype: jnp.dtyp
         return Blocks(_tile(features, 32), _tile(width, 32)), Blocks(_tile(width, 32), _tile(features, 32))
     if per_expert <= 8:
         return Blocks(_tile(features, 32), _tile(width, 128)), Blocks(_tile(width, 64), _tile(features, 64))
-    chunks = 1 << max(0, round(per_expert / 32 - 1).bit_length())
-    sizes = {"tokens": 64, "chunks": min(chunks, 16)}
-    return (
-        Blocks(_tile(features, 64), _tile(width, 64), stages=3, **sizes),
-        Blocks(_tile(width, 128), _tile(features, 64), **sizes),
-    )
+    chunks = min(1 << max(0, round(per_expert / 32 - 1).bit_length()), 16)
+    first = Blocks(_tile(features, 64), _tile(width, 64), tokens=64, chunks=chunks, stages=3)
+    if per_expert < LARGE_GROUP:
+        return first, Blocks(_tile(width, 128), _tile(features, 64), tokens=64, chunks=chunks)
+    large = Blocks(_tile(width, 256), _tile(features, 64), tokens=128, chunks=chunks // 2, warps=8, stages=3)
+    return first, large
 
 
 def _tile(size: int, most: int) -> int:
