@@ -56,7 +56,7 @@ def inspect_decode(
 
     The figures are the same without `kernels`, where those of Pallas are not built."""
     programs = decode_programs(config, batch)
-    step = _compile(programs, ("decode", batch, "greedy"), kernels)
+    step = compile_program(programs, ("decode", batch, "greedy"), kernels)
     figures = {
         "launches_per_token": len(step.launches),
         "cache_copies": _cache_copies(step, programs),
@@ -96,7 +96,7 @@ def decode_programs(config: TextConfig, batch: int) -> Programs:
 def cache_copies(config: TextConfig, key: Key, batch: int) -> int:
     """How many arrays of pages a program of this batch copies."""
     programs = decode_programs(config, batch)
-    return _cache_copies(_compile(programs, key, kernels=False), programs)
+    return _cache_copies(compile_program(programs, key, kernels=False), programs)
 
 
 def inspect_encoder(config: Gemma4Config, key: Key) -> tuple[int, int]:
@@ -108,11 +108,12 @@ def inspect_encoder(config: Gemma4Config, key: Key) -> tuple[int, int]:
     text = decode_programs(config.text, 1)
     encoding = encoding_of(config, encoders.merge, SOFT_SLOTS, dtype)
     programs = Programs(text.step, text.leaves, text.pages, mesh, encoding, leaves)
-    step = _compile(programs, key)
+    step = compile_program(programs, key)
     return len(step.launches), len(step.copies_of(programs.store().shape))
 
 
-def _compile(programs: Programs, key: Key, kernels: bool = True) -> GpuStep:
+def compile_program(programs: Programs, key: Key, kernels: bool = True) -> GpuStep:
+    """One program of them, for an H200."""
     return compile_for_gpu(programs.jitted(key), *programs.arguments(key), kernels=kernels)
 
 

@@ -62,7 +62,7 @@ def prefill_fields(tokens: int, shapes: Shapes) -> Fields:
 
 def score_fields(tokens: int, shapes: Shapes) -> Fields:
     """Those of a prefill, and the token that follows each."""
-    return (*prefill_fields(tokens, shapes), Field("targets", (tokens,)))
+    return prefill_fields(tokens, shapes) + _targets(tokens)
 
 
 def decode_fields(rows: int, table_width: int) -> Fields:
@@ -92,7 +92,8 @@ def pack_score(plan: PrefillPlan, shapes: Shapes, slots: Slots) -> np.ndarray:
         following = piece.request.tokens[piece.start + 1 : piece.end + 1]
         targets[at : at + len(following)] = following
         at += piece.length
-    return np.concatenate([pack_prefill(plan, shapes, shapes.score_tokens, slots), targets])
+    prompts = pack_prefill(plan, shapes, shapes.score_tokens, slots)
+    return np.concatenate([prompts, pack(_targets(shapes.score_tokens), {"targets": targets})])
 
 
 def pack_decode(plan: DecodePlan, shapes: Shapes, size: int) -> np.ndarray:
@@ -112,6 +113,10 @@ def pack_decode(plan: DecodePlan, shapes: Shapes, size: int) -> np.ndarray:
         fill_stop_ids(arrays["stop_ids"], row, request)
         _fill_tables(arrays, row, request)
     return pack(fields, arrays)
+
+
+def _targets(tokens: int) -> Fields:
+    return (Field("targets", (tokens,)),)
 
 
 def _tables(rows: int, table_width: int) -> Fields:

@@ -21,8 +21,17 @@ class Field(NamedTuple):
 Fields = tuple[Field, ...]
 
 
+ALIGNED = 64
+"""Elements: every field begins at a multiple of 256 bytes, so that a kernel may read it where it lies."""
+
+
 def packed_size(fields: Fields) -> int:
-    return sum(math.prod(field.shape) for field in fields)
+    return sum(map(_room, fields))
+
+
+def _room(field: Field) -> int:
+    """Elements of a field and of the gap behind it."""
+    return -(-math.prod(field.shape) // ALIGNED) * ALIGNED
 
 
 def empty(fields: Fields) -> dict[str, np.ndarray]:
@@ -31,16 +40,20 @@ def empty(fields: Fields) -> dict[str, np.ndarray]:
 
 
 def pack(fields: Fields, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The fields' bits one after the other, int32."""
-    return np.concatenate([arrays[field.name].view(np.int32).ravel() for field in fields])
+    """The fields' bits one after the other, int32; zeros between them."""
+    packed, at = np.zeros(packed_size(fields), np.int32), 0
+    for field in fields:
+        bits = arrays[field.name].view(np.int32).ravel()
+        packed[at : at + bits.size] = bits
+        at += _room(field)
+    return packed
 
 
 def unpack(fields: Fields, packed: Int[Array, " P"]) -> dict[str, jax.Array]:
     """The inverse of `pack`, inside a jitted step."""
     arrays, at = {}, 0
     for field in fields:
-        size = math.prod(field.shape)
-        bits = packed[at : at + size].reshape(field.shape)
+        bits = packed[at : at + math.prod(field.shape)].reshape(field.shape)
         arrays[field.name] = bits if field.dtype == np.int32 else lax.bitcast_convert_type(bits, field.dtype)
-        at += size
+        at += _room(field)
     return arrays

@@ -2,13 +2,21 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
 from g4jax.config import Gemma4Config, TextConfig
 from pallas_kernels.core import has_mosaic
 from pallas_kernels.decode_attention.tiling import MANY_PROGRAMS
-from scripts.inspect_step import CONFIGS, cache_copies, inspect_decode, inspect_encoder
+from scripts.inspect_step import (
+    CONFIGS,
+    cache_copies,
+    compile_program,
+    decode_programs,
+    inspect_decode,
+    inspect_encoder,
+)
 
 pytest.importorskip("jax_plugins.xla_cuda13")
 
@@ -76,6 +84,21 @@ def test_a_token_takes_those_of_the_layers(name: str, batch: int, kernels: bool)
 def test_prompts_beside_a_decode_batch_copy_no_cache(name: str, batch: int):
     text = one_layer_of_each_kind(config_of(name).text)
     assert cache_copies(text, ("mixed", 64, "greedy"), batch) == 0
+
+
+@pytest.mark.skipif(not has_mosaic(), reason="this jax has no such kernels")
+@pytest.mark.parametrize("key", [("prefill", 2048), ("decode", 104, "greedy")])
+def test_a_kernel_that_reads_a_part_of_an_array_finds_it_aligned(key):
+    """Mosaic's kernels refuse what does not begin at a multiple of 256 bytes, when they are run."""
+    text = one_layer_of_each_kind(config_of("e4b").text)
+    hlo = compile_program(decode_programs(text, 104), key).hlo
+    starts = re.findall(r"= s32\S* slice\(\S+\), slice=\{\[(\d+):", "".join(fusions_of_kernels(hlo)))
+    assert starts and all(int(start) % 64 == 0 for start in starts)
+
+
+def fusions_of_kernels(hlo: str) -> list[str]:
+    """The computations in which a Mosaic kernel is called."""
+    return [part for part in re.split(r"\n(?=\S)", hlo) if "mosaic_gpu_v2" in part]
 
 
 @pytest.mark.parametrize(("name", "key", "most"), [("e2b", ("see", 280, 2), 300), ("e2b", ("hear", 128), 420)])
