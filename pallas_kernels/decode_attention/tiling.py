@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Int
 
 PROGRAMS = 264
@@ -76,13 +77,18 @@ class Ends:
 
 
 def span_of(count: Int[Array, ""], ends: Ends, window: int | None, tiling: Tiling) -> Span:
-    """The keys of a row and their division among the splits."""
+    """The keys of a row and their division among the splits, as even as can be: the longest is what one waits for."""
     newest = count + ends.newest
     end = jnp.maximum(count + ends.cached, 0)
     first = jnp.zeros_like(end) if window is None else jnp.maximum(newest + 1 - window, 0)
-    tile = first // tiling.keys
-    tiles = jnp.maximum((end + tiling.keys - 1) // tiling.keys - tile, 0)
-    wanted = jnp.clip((tiles + tiling.least - 1) // tiling.least, 1, tiling.splits)
-    per_split = jnp.maximum((tiles + wanted - 1) // wanted, 1)  # all alike: the longest is what one waits for
-    active = jnp.maximum((tiles + per_split - 1) // per_split, 1)
+    tile = lax.div(first, tiling.keys)
+    tiles = jnp.maximum(_parts(end, tiling.keys) - tile, 0)
+    wanted = jnp.clip(_parts(tiles, tiling.least), 1, tiling.splits)
+    per_split = jnp.maximum(_parts(tiles, wanted), 1)
+    active = jnp.maximum(_parts(tiles, per_split), 1)
     return Span(first, end, tile, tiles, per_split, jnp.where(newest < 0, 0, active))
+
+
+def _parts(size: Int[Array, ""], part: Int[Array, ""] | int) -> Int[Array, ""]:
+    """How many parts hold so much. `//` would look for signs, in every program before its first load."""
+    return lax.div(size + (part - 1), part)
