@@ -4,8 +4,8 @@ python -m pallas_kernels.decode_attention.bench [--models E2B,31B] [--kinds full
     [--batches 1,8] [--candidates]
 
 Every call reads other pages, so that the caches do not serve them, and depends on the one before through the pages.
-Prints model, layer kind, context, rows, tiling, microseconds, GB/s of keys and values, percent of the device's
-bandwidth; the last line is all of it as JSON.
+What serves is timed ("chosen"), with `--candidates` Triton's tilings too. Prints model, layer kind, context, rows,
+tiling, microseconds, GB/s of keys and values, percent of the device's bandwidth; the last line is all of it as JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from pallas_kernels.decode_attention import triton
+from pallas_kernels.decode_attention import api, triton
 from pallas_kernels.decode_attention.shapes import BATCHES, CONTEXTS, PAGE_SIZE, SHAPES, Shape
 from pallas_kernels.decode_attention.tiling import Tiling, choose
 from pallas_kernels.timing import median_seconds, percent_of_peak
@@ -55,10 +55,13 @@ def tables(shape: Shape, context: int, rows: int, pool: int) -> list[np.ndarray]
     return result
 
 
-def compile_chain(shape: Shape, rows: int, pool: int, tiling: Tiling) -> Any:
-    """A program of LOOPS * CALLS calls that hang on each other through the pages."""
+def compile_chain(shape: Shape, rows: int, pool: int, tiling: Tiling | None) -> Any:
+    """A program of LOOPS * CALLS calls that hang on each other through the pages; without a tiling what serves."""
     settings = {"num_heads": shape.num_heads, "k_eq_v": shape.k_eq_v, "window": shape.window, "eps": 1e-6}
-    settings |= {"interpret": False, "tiling": tiling}
+    if tiling is None:
+        attend = functools.partial(api.attend_decode, **settings, implementation="triton")
+    else:
+        attend = functools.partial(triton.attend_decode, **settings, interpret=False, tiling=tiling)
     half, norm = (rows, shape.head_dim // 2), (shape.head_dim,)
     pages = (pool, shape.kv_heads, PAGE_SIZE, shape.head_dim)
 
@@ -66,9 +69,7 @@ def compile_chain(shape: Shape, rows: int, pool: int, tiling: Tiling) -> Any:
         def body(_, carry):
             out, k_pages, v_pages = carry
             for table in tables:
-                out, k_pages, v_pages = triton.attend_decode(
-                    qkv, q_norm, k_norm, cos, sin, k_pages, v_pages, table, positions, **settings
-                )
+                out, k_pages, v_pages = attend(qkv, q_norm, k_norm, cos, sin, k_pages, v_pages, table, positions)
             return out, k_pages, v_pages
 
         out = jnp.zeros((rows, shape.num_heads * shape.head_dim), jnp.bfloat16)
@@ -108,7 +109,7 @@ def measure(shape: Shape, context: int, rows: int, every: bool, threads: concurr
     chosen = choose(rows, shape.kv_heads, shape.head_dim, 2, MAX_CONTEXT, shape.window)
     compiling = [
         (tiling, threads.submit(compile_chain, shape, rows, pool, tiling))
-        for tiling in (candidates(chosen) if every else [chosen])
+        for tiling in [None, *(candidates(chosen) if every else [])]
     ]
     programs = [(tiling, future, future.exception()) for tiling, future in compiling]  # compile first: timing is alone
     make = jax.jit(lambda *s: jnp.full(s, 0.01, jnp.bfloat16), static_argnums=range(4))
@@ -120,7 +121,7 @@ def measure(shape: Shape, context: int, rows: int, every: bool, threads: concurr
     seen = context if shape.window is None else min(context, shape.window)
     results = []
     for tiling, future, error in programs:
-        name = "-".join(map(str, dataclasses.astuple(tiling)))
+        name = "chosen" if tiling is None else "-".join(map(str, dataclasses.astuple(tiling)))
         if error is not None:
             print(
                 shape.model, shape.kind, context, rows, name, "left out:", str(error).splitlines()[0][:100], flush=True

@@ -2,9 +2,9 @@
 
 python -m pallas_kernels.prefill_attention.bench [--shapes E2B-full,31B-sliding] [--candidates]
 
-The outputs of a call are the queries of the next. Prints the layer, the batch (sequences x new tokens @ context), the
-sizes, microseconds, GB/s of keys and values read once, TFLOP/s of the visible scores, percent of the nearer limit; the
-last line is all of it as JSON.
+The outputs of a call are the queries of the next. What serves is timed ("chosen"), with `--candidates` Triton's sizes
+too. Prints the layer, the batch (sequences x new tokens @ context), the sizes, microseconds, GB/s of keys and values
+read once, TFLOP/s of the visible scores, percent of the nearer limit; the last line is all of it as JSON.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from pallas_kernels.prefill_attention import api, triton
 from pallas_kernels.prefill_attention.shapes import PAGE_SIZE, SHAPES, Shape
-from pallas_kernels.prefill_attention.triton import Blocks, choose_blocks, prefill_attention
+from pallas_kernels.prefill_attention.triton import Blocks
 from pallas_kernels.roofline import report
 from pallas_kernels.timing import median_seconds
 
@@ -66,12 +67,16 @@ def work(shape: Shape, sequences: int, new: int, context: int) -> dict[str, floa
     }
 
 
-def compile_chain(shape: Shape, blocks: Blocks, args: list[Any]) -> Any:
-    """A program of CHAIN calls."""
+def compile_chain(shape: Shape, blocks: Blocks | None, args: list[Any]) -> Any:
+    """A program of CHAIN calls; without sizes of what serves."""
+    if blocks is None:
+        attend = functools.partial(api.prefill_attention, window=shape.window, implementation="triton")
+    else:
+        attend = functools.partial(triton.prefill_attention, window=shape.window, blocks=blocks)
 
     def chain(q, *rest):
         def call(_, q):
-            return prefill_attention(q, *rest, window=shape.window, blocks=blocks).reshape(q.shape)
+            return attend(q, *rest).reshape(q.shape)
 
         return lax.fori_loop(0, CHAIN, call, q)
 
@@ -82,18 +87,17 @@ def measure(name: str, batch: tuple[int, int, int], *, every: bool) -> list[dict
     """Times the chosen sizes, or all candidates; those that do not compile are left out."""
     shape = SHAPES[name]
     args = operands(shape, *batch)
-    chosen = choose_blocks(shape.head_dim, jnp.dtype(jnp.bfloat16))
-    forms = list(dict.fromkeys([chosen, *(CANDIDATES[shape.head_dim] if every else ())]))
+    forms = [None, *(CANDIDATES[shape.head_dim] if every else ())]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         programs = [(blocks, pool.submit(compile_chain, shape, blocks, args)) for blocks in forms]
     results = []
     for blocks, program in programs:
         if error := program.exception():
-            print(name, batch, tuple(blocks), "left out:", str(error).splitlines()[0][:100], flush=True)
+            print(name, batch, blocks, "left out:", str(error).splitlines()[0][:100], flush=True)
             continue
         seconds = median_seconds(functools.partial(program.result(), *args)) / CHAIN
         batch_name = "{}x{}@{}".format(*batch)
-        results.append({"shape": name, "batch": batch_name, "blocks": list(blocks)})
+        results.append({"shape": name, "batch": batch_name, "blocks": list(blocks or ["chosen"])})
         results[-1] |= report(seconds, **work(shape, *batch))
         print(*results[-1].values(), flush=True)
     return results
