@@ -2,12 +2,17 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
+from jax.experimental.pallas import mosaic_gpu
 
 Implementation = Literal["reference", "triton", "interpret"]
 """`reference`: plain jax.numpy. `triton`: the Pallas kernels. `interpret`: the same, run by Pallas' interpreter."""
+
+
+plgpu: Any = mosaic_gpu
+"""Which names it has depends on jax's version."""
 
 
 class Unsupported(NotImplementedError):

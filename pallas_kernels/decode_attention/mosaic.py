@@ -14,9 +14,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.core import Unsupported, launcher
+from pallas_kernels.core import Unsupported, launcher, plgpu
 from pallas_kernels.decode_attention.combine import combine
-from pallas_kernels.decode_attention.mosaic_program import NARROW, Shape, attend, bring, plgpu
+from pallas_kernels.decode_attention.mosaic_program import NARROW, Shape, attend, bring
 from pallas_kernels.decode_attention.reference import slot_of
 from pallas_kernels.decode_attention.tiling import MANY_PROGRAMS, Ends, Tiling, span_of
 from pallas_kernels.qkv.triton import qkv_rope_write

@@ -16,12 +16,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import Array
 
+from pallas_kernels.core import plgpu
 from pallas_kernels.decode_attention.tiling import Span, Tiling
-
-plgpu: Any = mosaic_gpu  # which names it has depends on jax's version
 
 MASKED = -1e30
 LOG2E = math.log2(math.e)

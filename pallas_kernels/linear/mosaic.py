@@ -14,14 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import Float
 
-from pallas_kernels.core import Unsupported, launcher
+from pallas_kernels.core import Unsupported, launcher, plgpu
 from pallas_kernels.linear.reference import activate
 from pallas_kernels.linear.tiles import PROCESSORS
-
-plgpu: Any = mosaic_gpu  # which names it has depends on jax's version
 
 HALF = 64
 """Rows of a warpgroup: what the tensor cores take."""
@@ -83,7 +80,7 @@ def launch(
             plgpu.Barrier(num_arrivals=3, num_barriers=tile.stages),
             plgpu.ClusterBarrier(num_arrivals=2, num_barriers=tile.stages, collective_axes=("peer",)),
         ),
-        grid=(1, pl.cdiv(f, tile.features * CLUSTER)),
+        grid=(1, pl.cdiv(f, tile.features * CLUSTER)),  # an axis of one: a copy may reach past x only from a traced row
         grid_names=("rows", "block"),
         cluster=(CLUSTER,),
         cluster_names=("peer",),

@@ -138,6 +138,6 @@ def is_ragged(k: int, tile: GemvTile) -> bool:
     return k % (128 * tile.segments) != 0
 
 
-def fit(k: int, depth: int) -> int:
-    """The largest power of two up to `depth` that divides k."""
-    return min(depth, k & -k)
+def fit(size: int, most: int) -> int:
+    """The largest power of two up to `most` that divides `size`."""
+    return min(most, size & -size)

@@ -15,6 +15,7 @@ from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Unsupported
+from pallas_kernels.linear.tiles import fit
 
 ANYWHERE = pl.BlockSpec(memory_space=pl.ANY)
 CHUNK = 256
@@ -146,8 +147,3 @@ def _down_combine_kernel(
 
 def _load_weight(at: Any, mask: Array, dtype: Any) -> Array:
     return plt.load(at, mask=mask, other=jnp.zeros((), dtype), eviction_policy="evict_first")
-
-
-def fit(size: int, most: int) -> int:
-    """The largest power of two up to `most` that divides `size`."""
-    return min(most, size & -size)

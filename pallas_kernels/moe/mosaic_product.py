@@ -16,14 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import Float
 
+from pallas_kernels.core import plgpu
 from pallas_kernels.linear.tiles import PROCESSORS
 from pallas_kernels.moe.places import TILE
 from pallas_kernels.moe.spread import BLOCK, Plan
-
-plgpu: Any = mosaic_gpu  # which names it has depends on jax's version
 
 CLUSTER = 2
 DEPTH = 64

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Unsupported, launcher
+from pallas_kernels.linear.tiles import fit
 from pallas_kernels.moe import gemv, products
 from pallas_kernels.moe.combine import combine
 from pallas_kernels.moe.gemv import Warps
@@ -108,7 +109,7 @@ def grouped_blocks(width: int, features: int, per_expert: float, dtype: jnp.dtyp
 
 def _tile(size: int, most: int) -> int:
     """The largest power of two up to `most` that divides `size`: the kernels have no ragged edges."""
-    tile = min(most, size & -size)
+    tile = fit(size, most)
     if tile < 16:
         raise Unsupported(f"{size} is no multiple of 16.")
     return tile

@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.core import Unsupported, launcher
+from pallas_kernels.core import Unsupported, launcher, plgpu
 from pallas_kernels.prefill_attention.mosaic_program import (
     COLUMNS,
     COMPUTING,
@@ -29,8 +28,6 @@ from pallas_kernels.prefill_attention.mosaic_program import (
 )
 from pallas_kernels.prefill_attention.mosaic_softmax import attend
 from pallas_kernels.prefill_attention.tiles import cut, owned
-
-plgpu: Any = mosaic_gpu  # which names it has depends on jax's version
 
 MIN_TOKENS = 2048
 """Every size of a launch has kernels of its own, which take seconds of each start: only the size that long prompts are

@@ -20,10 +20,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import Array
 
-plgpu: Any = mosaic_gpu  # which names it has depends on jax's version
+from pallas_kernels.core import plgpu
 
 ROWS = 64
 """Of a warpgroup: what the tensor cores take."""

@@ -14,12 +14,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu
 from jaxtyping import Array
 
+from pallas_kernels.core import plgpu
 from pallas_kernels.prefill_attention.mosaic_program import KEYS, LOWER, ROWS, UPPER, Shape, Tile, store
-
-plgpu: Any = mosaic_gpu  # which names it has depends on jax's version
 
 LOG2E = math.log2(math.e)
 MASKED = -1e30

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 
-from pallas_kernels.core import Unsupported, has_mosaic
+from pallas_kernels.core import Unsupported, has_mosaic, plgpu
 from pallas_kernels.prefill_attention.shapes import PAGE_SIZE, SHAPES
 from pallas_kernels.prefill_attention.tiles import cut
 from tests.kernels.test_prefill_attention import dense
@@ -19,7 +19,7 @@ if not has_mosaic():
 
 from pallas_kernels.prefill_attention import mosaic
 from pallas_kernels.prefill_attention.mosaic import Ring
-from pallas_kernels.prefill_attention.mosaic_program import COMPUTING, ROWS, plgpu
+from pallas_kernels.prefill_attention.mosaic_program import COMPUTING, ROWS
 
 PAD = 3
 SPAN = 5
