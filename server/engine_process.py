@@ -83,8 +83,7 @@ def build_engine(options: EngineOptions, progress: ReportProgress) -> Engine:
     """The real engine; jax is imported here and nowhere earlier."""
     from g4jax.engine.launch import build_engine, keep_compiled_programs
 
-    keep_compiled_programs()
-    return build_engine(options, progress)
+    return build_engine(options, progress, kept=keep_compiled_programs())
 
 
 def run_engine(conn: Connection, options: EngineOptions, build: Builder, log_level: str) -> None:

@@ -13,10 +13,12 @@ from g4jax.cache.paged import Pages
 from g4jax.cache.pages import KV_AXES, allocate
 from g4jax.config import Gemma4Config
 from g4jax.engine.capacity import Capacity, Device, plan_capacity
+from g4jax.engine.compiling import Progress
 from g4jax.engine.encoding import encoding_of
 from g4jax.engine.engine import Engine
 from g4jax.engine.options import EngineOptions
-from g4jax.engine.runner import Progress, Runner
+from g4jax.engine.program_store import ProgramStore
+from g4jax.engine.runner import Runner
 from g4jax.engine.scheduler import Scheduler
 from g4jax.engine.steps import Leaves, Step
 from g4jax.sharding import make_mesh, named_sharding, parse_mesh
@@ -40,8 +42,11 @@ def build_engine(
     *,
     implementation: Implementation | None = None,
     compile_ahead: bool = True,
+    kept: Path | None = None,
 ) -> Engine:
     """The engine of a checkpoint; `progress(text, done, total)` is told how far it is.
+
+    `kept`: see `assemble`.
 
     Raises:
         InvalidOption, ConfigError, MeshError, CheckpointError: what is wrong and what would be right.
@@ -71,6 +76,7 @@ def build_engine(
         suppressed=_suppressed(folder),
         implementation=implementation,
         compile_ahead=compile_ahead,
+        kept=kept,
     )
 
 
@@ -84,11 +90,13 @@ def assemble(
     suppressed: tuple[int, ...] = (),
     implementation: Implementation | None = None,
     compile_ahead: bool = True,
+    kept: Path | None = None,
 ) -> Engine:
     """The engine of a model whose leaves `load(mesh, dtype)` gives, in the order of `abstract_model`.
 
     `load_encoders`: as `load`, of `abstract_encoders`; None for an engine of text alone. `suppressed` ids are never
-    drawn. With `compile_ahead=False` programs are compiled when they are first needed, as batch work may prefer.
+    drawn. With `compile_ahead=False` programs are compiled when they are first needed, as batch work may prefer. Else
+    the folder `kept` holds them for the next start.
     """
     # Read by XLA when its client is made, which is the first thing that follows.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", str(XLA_SHARE))
@@ -103,15 +111,26 @@ def assemble(
     encoder_leaves = () if load_encoders is None else load_encoders(mesh, dtype)
     runner = Runner(step, leaves, _pages(config, capacity, mesh, dtype), mesh, encoding, encoder_leaves)
     if compile_ahead:
-        runner.compile_all(progress, threads=os.cpu_count() or 1)
+        store = None if kept is None else _store(kept, config, runner)
+        runner.compile_all(progress, threads=os.cpu_count() or 1, store=store)
     return Engine(runner, _scheduler(config, capacity, options), sees_both_ways=config.text.sees_both_ways)
 
 
-def keep_compiled_programs() -> None:
-    """For the whole process: the next start finds on disk what this one compiles; what changed is compiled anew."""
+def keep_compiled_programs() -> Path:
+    """For the whole process: the next start finds on disk what this one compiles; what changed is compiled anew.
+
+    Returns where an engine may keep its programs as a whole.
+    """
     jax.config.update("jax_compilation_cache_dir", str(COMPILED))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return COMPILED / "programs"
+
+
+def _store(folder: Path, config: Gemma4Config, runner: Runner) -> ProgramStore:
+    programs = runner.programs
+    arguments = programs.leaves, programs.pages, programs.encoder_leaves
+    return ProgramStore(folder, programs.mesh, repr((config, programs.step, arguments)))
 
 
 def _dtype(options: EngineOptions, config: Gemma4Config) -> jnp.dtype:

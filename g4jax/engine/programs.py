@@ -78,7 +78,7 @@ class Programs:
         """XLA times tiles of its own for the products of the program, which is to be compiled alone: what is compiled
         beside it takes the processors that launch, and some other tile is chosen. Programs with the same products take
         over what was chosen."""
-        return self._on_gpu and key[0] == "decode" and key[-1] == "greedy" and key[1] > MAX_WHOLE_ROWS
+        return self.on_gpu and key[0] == "decode" and key[-1] == "greedy" and key[1] > MAX_WHOLE_ROWS
 
     def compile(self, key: Key) -> jax.stages.Compiled:
         """From jitted to what runs; the second half, `compile_lowered`, needs no Python and may run beside others."""
@@ -88,10 +88,10 @@ class Programs:
         return self.jitted(key).lower(*self.arguments(key))
 
     def compile_lowered(self, key: Key, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-        return lowered.compile(_compiler_options(key) if self._on_gpu else None)
+        return lowered.compile(_compiler_options(key) if self.on_gpu else None)
 
     @property
-    def _on_gpu(self) -> bool:
+    def on_gpu(self) -> bool:
         return self.mesh.devices.flat[0].platform != "cpu"
 
     def arguments(self, key: Key) -> tuple[Any, ...]:

@@ -1,6 +1,5 @@
 """Owns what lives on the device: leaves, pages and compiled steps. A plan goes in, token ids come out."""
 
-import concurrent.futures
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,18 +11,17 @@ from jax.sharding import Mesh
 from g4jax.cache.paged import Pages
 from g4jax.engine.batch import Slots, bucket, pack_decode, pack_prefill, pack_score
 from g4jax.engine.buffer_room import make_room
+from g4jax.engine.compiling import Progress, compile_programs
 from g4jax.engine.draw_inputs import DrawInputs, Variant, draw_inputs, variant_of
 from g4jax.engine.encoder_runner import EncoderRunner
 from g4jax.engine.encoding import Encoding
 from g4jax.engine.plan import DecodePlan, DecodeResult, MixedPlan, MixedResult, PrefillPlan, PrefillResult
+from g4jax.engine.program_store import ProgramStore
 from g4jax.engine.programs import ENCODERS, Key, Programs, abstract
-from g4jax.engine.quick_lowering import quick_lowering
 from g4jax.engine.report import drawn_logprobs, prompt_logprobs
 from g4jax.engine.request import Request
 from g4jax.engine.steps import Leaves, Step
 from g4jax.sharding import named_sharding
-
-Progress = Callable[[str, int, int], None]
 
 
 class Runner:
@@ -48,32 +46,13 @@ class Runner:
         self._last = self._resident_zeros(step.shapes.decode_rows[-1])
         self._drawn = self._resident_zeros(step.shapes.prefill_rows)
 
-    def compile_all(self, progress: Progress, threads: int) -> None:
-        """Compiles every program of `Programs.keys` and runs it, so that the first request meets nothing new."""
-        keys = self.programs.keys()
-        alone = [key for key in keys if self.programs.is_timed(key)]
-        jobs: dict[Key, concurrent.futures.Future[jax.stages.Compiled]] = {}
-
-        def tell() -> None:
-            progress("compiling", sum(job.done() for job in jobs.values()), len(keys))
-
-        with quick_lowering():
-            # Lowering is Python: here, one after another, since threads would only fight for the interpreter.
-            with concurrent.futures.ThreadPoolExecutor(1) as one:
-                for key in alone:
-                    jobs[key] = one.submit(self.programs.compile_lowered, key, self.programs.lower(key))
-                    tell()
-                waiting = {key: self.programs.lower(key) for key in keys if key not in jobs}
-                tell()
-            with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-                jobs |= {key: pool.submit(self.programs.compile_lowered, key, low) for key, low in waiting.items()}
-                for _ in concurrent.futures.as_completed(jobs.values()):
-                    tell()
-        self.compiled |= {key: jobs[key].result() for key in keys}
+    def compile_all(self, progress: Progress, threads: int, store: ProgramStore | None = None) -> None:
+        """Makes every program of `Programs.keys` and runs it, so that the first request meets nothing new."""
+        self.compiled |= compile_programs(self.programs, progress, threads=threads, store=store)
         self._wall = make_room(self.programs, named_sharding(self.programs.mesh, ()))
-        for done, key in enumerate(keys):
+        for done, key in enumerate(self.compiled):
             self._warm(key)
-            progress("warming up", done + 1, len(keys))
+            progress("warming up", done + 1, len(self.compiled))
 
     def start(self, plan: PrefillPlan | DecodePlan | MixedPlan) -> Callable[[], Any]:
         """Launches a plan; what is returned waits for the result of its kind. Launches run in order."""
@@ -177,7 +156,7 @@ class Runner:
 
     def _warm(self, key: Key) -> None:
         # A GPU records a program as a graph at its second run: two runs leave nothing for the first request.
-        for _ in range(2):
+        for _ in range(2 if self.programs.on_gpu else 1):
             jax.block_until_ready(self._run_on_zeros(key))
 
     def _run_on_zeros(self, key: Key) -> Any:

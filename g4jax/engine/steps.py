@@ -43,7 +43,7 @@ class Step:
         implementation: of the kernels.
     """
 
-    merge: Callable[[Leaves], TextModel]
+    merge: Callable[[Leaves], TextModel] = dataclasses.field(repr=False)
     shapes: Shapes
     dtype: jnp.dtype
     vocab_size: int
