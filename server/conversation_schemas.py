@@ -20,10 +20,10 @@ class OtherPart(Body):
 
 
 def part_kinds(*served: str) -> Discriminator:
-    """Tells parts apart by their type; those of no served type are <other>."""
+    """Tells parts apart by their type, as they come and as they are written; those of no served type are <other>."""
 
     def kind(value: Any) -> str:
-        name = value.get("type") if isinstance(value, dict) else None
+        name = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
         return f"<{name}>" if name in served else "<other>"
 
     return Discriminator(kind)
