@@ -55,16 +55,21 @@ def _compile(
     threads: int,
 ) -> dict[Key, jax.stages.Compiled]:
     jobs: Jobs = {}
-    with quick_lowering():
+
+    def compile_after(alone: Sequence[Future], key: Key, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+        concurrent.futures.wait(alone)
+        return compile_lowered(key, lowered)
+
+    with quick_lowering(), ThreadPoolExecutor(1) as one, ThreadPoolExecutor(threads) as pool:
         # Lowering is Python: here, one after another, since threads would only fight for the interpreter.
-        with ThreadPoolExecutor(1) as one:
-            for key in filter(programs.is_timed, keys):
-                jobs[key] = one.submit(compile_lowered, key, programs.lower(key))
-                tell(jobs)
-            waiting = {key: programs.lower(key) for key in keys if key not in jobs}
+        for key in filter(programs.is_timed, keys):
+            jobs[key] = one.submit(compile_lowered, key, programs.lower(key))
             tell(jobs)
-        with ThreadPoolExecutor(threads) as pool:
-            jobs |= {key: pool.submit(compile_lowered, key, lowered) for key, lowered in waiting.items()}
-            for _ in concurrent.futures.as_completed(jobs.values()):
+        alone = list(jobs.values())
+        for key in keys:
+            if key not in jobs:
+                jobs[key] = pool.submit(compile_after, alone, key, programs.lower(key))
                 tell(jobs)
+        for _ in concurrent.futures.as_completed(jobs.values()):
+            tell(jobs)
     return {key: job.result() for key, job in jobs.items()}

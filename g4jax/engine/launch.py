@@ -113,6 +113,8 @@ def assemble(
     if compile_ahead:
         store = None if kept is None else _store(kept, config, runner)
         runner.compile_all(progress, threads=os.cpu_count() or 1, store=store)
+        if runner.programs.on_gpu:  # A CPU's first run is like any other, and nano's encoders need seconds for theirs.
+            runner.warm_up(progress)
     return Engine(runner, _scheduler(config, capacity, options), sees_both_ways=config.text.sees_both_ways)
 
 

@@ -47,11 +47,16 @@ class Runner:
         self._drawn = self._resident_zeros(step.shapes.prefill_rows)
 
     def compile_all(self, progress: Progress, threads: int, store: ProgramStore | None = None) -> None:
-        """Makes every program of `Programs.keys` and runs it, so that the first request meets nothing new."""
+        """Makes every program of `Programs.keys`."""
         self.compiled |= compile_programs(self.programs, progress, threads=threads, store=store)
         self._wall = make_room(self.programs, named_sharding(self.programs.mesh, ()))
+
+    def warm_up(self, progress: Progress) -> None:
+        """Runs every program twice: a GPU records one as a graph at its second run, so the first request meets nothing
+        new."""
         for done, key in enumerate(self.compiled):
-            self._warm(key)
+            for _ in range(2):
+                jax.block_until_ready(self._run_on_zeros(key))
             progress("warming up", done + 1, len(self.compiled))
 
     def start(self, plan: PrefillPlan | DecodePlan | MixedPlan) -> Callable[[], Any]:
@@ -153,11 +158,6 @@ class Runner:
         if key not in self.compiled:
             self.compiled[key] = self.programs.compile(key)
         return self.compiled[key]
-
-    def _warm(self, key: Key) -> None:
-        # A GPU records a program as a graph at its second run: two runs leave nothing for the first request.
-        for _ in range(2 if self.programs.on_gpu else 1):
-            jax.block_until_ready(self._run_on_zeros(key))
 
     def _run_on_zeros(self, key: Key) -> Any:
         inputs = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.programs.inputs(key))

@@ -52,6 +52,9 @@ device_description_str: "NVIDIA H200 141GB HBM3e"
 """
 
 
+OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+"""XLA's defaults, also where this process compiles everything else without (`jax_disable_most_optimizations`)."""
+
 CONTAINERS = ("kSequential", "kCommandBuffer", "kWhile", "kConditional", "kDynamicSliceFusion")
 
 
@@ -109,7 +112,7 @@ def compile_for_gpu(
     mesh = gpu_mesh(target, devices)
     named = {} if kernels else named_kernels.COMPILER_OPTIONS
     with tempfile.TemporaryDirectory() as dump:
-        options = {"xla_dump_to": dump, "xla_dump_hlo_as_text": True, **named, **(compiler_options or {})}
+        options = {"xla_dump_to": dump, "xla_dump_hlo_as_text": True, **OPTIMIZED, **named, **(compiler_options or {})}
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             jitted = fn if hasattr(fn, "lower") else jax.jit(fn, **jit_kwargs)
             lowering = None if kernels else named_kernels.LOWERING

@@ -93,7 +93,7 @@ def test_those_not_used_for_the_longest_time_go(store, tmp_path, monkeypatch):
             os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 10))
     store("first").tidy()
     assert [store(name).load(KEY) is not None for name in ("first", "second", "third")] == [True, False, True]
-    assert not list(tmp_path.glob("*/*.tmp"))
+    assert {path.name for path in tmp_path.glob("*/*")} == {"decode-8-greedy"}
 
 
 def test_the_second_start_of_an_engine_lowers_nothing_and_answers_the_same(tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_the_second_start_of_an_engine_lowers_nothing_and_answers_the_same(tmp_p
     told = []
 
     def start():
-        options = EngineOptions(model=str(tmp_path / "model"), **SETTINGS | {"max_batch": 1})
+        options = EngineOptions(model=str(tmp_path / "model"), **SETTINGS | {"max_batch": 1, "mesh": "tp=2"})
         progress = lambda *what: told.append(what)  # noqa: E731
         return build_engine(options, progress, kept=tmp_path / "programs")
 
@@ -112,4 +112,4 @@ def test_the_second_start_of_an_engine_lowers_nothing_and_answers_the_same(tmp_p
     told.clear()
     monkeypatch.setattr(Programs, "lower", lambda self, key: pytest.fail(f"{key} was lowered"))
     assert run(start(), requests(2, temperature=0.0)) == first
-    assert ("loading programs", 3, 3) in told and ("warming up", 3, 3) in told
+    assert ("loading programs", 3, 3) in told
