@@ -22,16 +22,10 @@ def compile_programs(
     kept = {} if store is None else _load(store, keys, progress, threads)
     missing = [key for key in keys if key not in kept]
 
-    def compile_lowered(key: Key, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-        compiled = programs.compile_lowered(key, lowered)
-        if store is not None:
-            store.save(key, compiled)
-        return compiled
-
     def tell(jobs: Jobs) -> None:
         progress("compiling", len(kept) + sum(job.done() for job in jobs.values()), len(keys))
 
-    made = _compile(programs, missing, compile_lowered, tell, threads) if missing else {}
+    made = _compile(programs, missing, tell, threads, store) if missing else {}
     if store is not None:
         store.tidy()
     return kept | made
@@ -48,27 +42,25 @@ def _load(store: ProgramStore, keys: Sequence[Key], progress: Progress, threads:
 
 
 def _compile(
-    programs: Programs,
-    keys: Sequence[Key],
-    compile_lowered: Callable[[Key, jax.stages.Lowered], jax.stages.Compiled],
-    tell: Callable[[Jobs], None],
-    threads: int,
+    programs: Programs, keys: Sequence[Key], tell: Callable[[Jobs], None], threads: int, store: ProgramStore | None
 ) -> dict[Key, jax.stages.Compiled]:
+    def make(key: Key, lowered: jax.stages.Lowered, after: Sequence[Future] = ()) -> jax.stages.Compiled:
+        concurrent.futures.wait(after)
+        compiled = programs.compile_lowered(key, lowered)
+        if store is not None:
+            store.save(key, compiled)
+        return compiled
+
     jobs: Jobs = {}
-
-    def compile_after(alone: Sequence[Future], key: Key, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-        concurrent.futures.wait(alone)
-        return compile_lowered(key, lowered)
-
     with quick_lowering(), ThreadPoolExecutor(1) as one, ThreadPoolExecutor(threads) as pool:
         # Lowering is Python: here, one after another, since threads would only fight for the interpreter.
         for key in filter(programs.is_timed, keys):
-            jobs[key] = one.submit(compile_lowered, key, programs.lower(key))
+            jobs[key] = one.submit(make, key, programs.lower(key))
             tell(jobs)
         alone = list(jobs.values())
         for key in keys:
             if key not in jobs:
-                jobs[key] = pool.submit(compile_after, alone, key, programs.lower(key))
+                jobs[key] = pool.submit(make, key, programs.lower(key), alone)
                 tell(jobs)
         for _ in concurrent.futures.as_completed(jobs.values()):
             tell(jobs)

@@ -105,7 +105,8 @@ def _sources() -> Iterator[str]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """All at once: another process may read it."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    os.replace(file.name, path)
+    """All at once: another process may read it. Nothing is left of what a full disk cuts short."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        whole = Path(folder) / path.name
+        whole.write_bytes(data)
+        whole.replace(path)

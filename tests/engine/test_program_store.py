@@ -85,6 +85,17 @@ def test_a_disk_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     assert store.load(KEY) is None and "at the next start" in caplog.text
 
 
+def test_a_disk_that_fills_up_is_left_without_halves(store, tmp_path, monkeypatch, caplog):
+    def fill(path, data):
+        with path.open("wb") as file:
+            file.write(data[:10])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(program_store.Path, "write_bytes", fill)
+    store().save(KEY, program())
+    assert "No space left" in caplog.text and not list(tmp_path.glob("*/*")) and store().load(KEY) is None
+
+
 def test_those_not_used_for_the_longest_time_go(store, tmp_path, monkeypatch):
     monkeypatch.setattr(program_store, "KEPT", 2)
     for name in ("first", "second", "third"):
@@ -104,8 +115,7 @@ def test_the_second_start_of_an_engine_lowers_nothing_and_answers_the_same(tmp_p
 
     def start():
         options = EngineOptions(model=str(tmp_path / "model"), **SETTINGS | {"max_batch": 1, "mesh": "tp=2"})
-        progress = lambda *what: told.append(what)  # noqa: E731
-        return build_engine(options, progress, kept=tmp_path / "programs")
+        return build_engine(options, lambda *what: told.append(what), kept=tmp_path / "programs")
 
     first = run(start(), requests(2, temperature=0.0))
     assert ("compiling", 3, 3) in told
