@@ -35,7 +35,7 @@ class Step:
     """What every compiled step shares.
 
     Attributes:
-        merge: flat leaves -> the model.
+        merge: flat leaves -> the model. No part of the repr, by which programs on disk are found (`program_store`).
         shapes: the padded sizes.
         dtype: of activations and cache.
         vocab_size: tokens that can be drawn.
