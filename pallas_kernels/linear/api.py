@@ -8,6 +8,7 @@ from jaxtyping import Float
 from pallas_kernels.core import Implementation, Unsupported, on_hopper, resolve
 from pallas_kernels.linear import mosaic, reference, triton
 from pallas_kernels.linear.reference import Activation, Columns
+from pallas_kernels.linear.split_times import project_times
 from pallas_kernels.norm.api import Residual, Splits, add_rms_norm
 
 __all__ = ["Activation", "Columns", "gated_linear", "linear", "norm_linear", "split_linear", "unrounded_linear"]
@@ -91,6 +92,11 @@ def _project(
     if chosen != "reference":
         try:
             return triton.project(x, w, activation, times, split=split, interpret=chosen == "interpret")
+        except Unsupported:
+            pass
+    if times is not None and chosen != "reference":
+        try:
+            return project_times(x, w, times, interpret=chosen == "interpret")
         except Unsupported:
             pass
     if activation == "gated" and chosen == "triton" and on_hopper():

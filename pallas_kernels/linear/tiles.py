@@ -84,7 +84,7 @@ def _few_rows(n: int, k: int, rows: int, gated: bool, normed: bool) -> Tile:
     if rows == 1 and normed and n * k > GEMV_ELEMENTS and k >= DEEP:
         return DotTile(64, fit(k, 128), 4, 4)
     # Few programs: thin tiles, and deep ones while the operand fits the registers beside them.
-    if n < (64 if rows == 1 else 32) * PROCESSORS:
+    if n < (64 if rows == 1 and not gated else 32) * PROCESSORS:
         return DotTile(16, fit(k, 256), 4, 4) if normed else DotTile(16, fit(k, 256), 2, 4)
     if gated or n < 64 * 4 * PROCESSORS:
         return DotTile(32, fit(k, 128), 4, 4)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pallas_kernels.core import Unsupported
 from pallas_kernels.linear import (
     Columns,
     gated_linear,
@@ -14,6 +15,7 @@ from pallas_kernels.linear import (
     unrounded_linear,
 )
 from pallas_kernels.linear.shapes import SHAPES
+from pallas_kernels.linear.split_times import project_times
 from pallas_kernels.linear.tiles import MAX_NORM_ROWS, MIN_STEPS, PROCESSORS, DotTile, GemvTile, choose_tile
 from pallas_kernels.norm import Residual, add_rms_norm
 from pallas_kernels.norm.reference import summed
@@ -52,6 +54,22 @@ def test_product_is_the_reference(rows, dtype, activation):
     times = Columns(given["times"], 1) if activation == "times" else None
     got = triton.project(given["x"], w, activation, times, interpret=INTERPRET)
     assert_close(got, reference.project(given["x"], w, activation, times), units=0.5)
+
+
+@pytest.mark.parametrize(("rows", "n", "k"), [(65, 16, 512), (104, 32, 640)])
+def test_gate_of_many_rows_in_splits_is_the_reference(rows, n, k):
+    rng = np.random.default_rng(rows)
+    x, w, wide = (jnp.asarray(rng.normal(size=size), jnp.bfloat16) for size in ((rows, k), (n, k), (rows, 3 * n)))
+    times = Columns(wide, 2)
+    got = project_times(x, w * 0.05, times, interpret=INTERPRET)
+    assert_close(got, reference.project(x, w * 0.05, "times", times), units=0.5)
+
+
+def test_gate_of_few_rows_or_odd_width_is_left_to_others():
+    for rows, n, k in [(64, 256, 2560), (129, 256, 2560), (104, 96, 2560), (104, 256, 256)]:
+        x, w, times = (jax.ShapeDtypeStruct(size, jnp.bfloat16) for size in ((rows, k), (n, k), (rows, n)))
+        with pytest.raises(Unsupported):
+            jax.eval_shape(lambda x, w, t: project_times(x, w, Columns(t, 0)), x, w, times)
 
 
 CASES = [  # parts of the stream, whether it is normed, activation

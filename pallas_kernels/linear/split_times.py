@@ -1,0 +1,74 @@
+"""The per-layer gate of many rows: a product of few columns in splits, then their sum, its gelu and another array."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+from jaxtyping import DTypeLike, Float
+
+from pallas_kernels.core import Unsupported, launcher
+from pallas_kernels.linear.reference import Columns, activate
+from pallas_kernels.linear.tiles import MAX_ROWS, MAX_SPLITS, MAX_WHOLE_ROWS, MIN_STEPS, DotTile, fit
+from pallas_kernels.linear.triton import project
+from pallas_kernels.norm.triton import ANY
+
+MAX_COLUMNS = 1024
+"""A program of the second launch holds a row of every split in registers."""
+TILE = DotTile(64, 64, 4, 4)
+"""The fastest of a dozen on an H200 (docs/performance.md)."""
+
+
+def choose_tile(n: int, k: int, *, rows: int, wide: bool) -> DotTile:
+    """As many splits as the depth allows: the columns alone would keep four processors busy. Unsupported: not ours."""
+    if wide or not MAX_WHOLE_ROWS < rows <= MAX_ROWS:
+        raise Unsupported(f"{rows} rows are left to others")
+    if n > MAX_COLUMNS or n & (n - 1):
+        raise Unsupported(f"{n} columns")
+    depth = fit(k, TILE.depth)
+    return TILE._replace(depth=depth, splits=max(1, min(k // depth // MIN_STEPS, MAX_SPLITS)))
+
+
+@launcher("interpret")
+def project_times(
+    x: Float[Array, "R K"], w: Float[Array, "N K"], times: Columns, *, interpret: bool = False
+) -> Float[Array, "R N"]:
+    """`gelu(x @ w.T) * times`; raises Unsupported for batches and widths that are not its own."""
+    (rows, k), n = x.shape, w.shape[0]
+    tile = choose_tile(n, k, rows=rows, wide=x.dtype == jnp.float32)
+    if tile.splits == 1:
+        raise Unsupported(f"depth {k} is not worth splitting")
+    sums = project(x, w, None, None, split=True, interpret=interpret, tile=tile)
+    return split_times(sums, times, dtype=x.dtype, interpret=interpret)
+
+
+def split_times(
+    sums: Float[Array, "S R N"], times: Columns, *, dtype: DTypeLike, interpret: bool = False
+) -> Float[Array, "R N"]:
+    """`gelu(sum over S) * times`, the sum rounded to `dtype` as the whole product would have been; N is a power of
+    two."""
+    _, rows, columns = sums.shape
+    return pl.pallas_call(
+        _kernel,
+        grid=(rows,),
+        in_specs=[ANY] * 3,
+        out_specs=ANY,
+        out_shape=jax.ShapeDtypeStruct((rows, columns), dtype),
+        compiler_params=plt.CompilerParams(num_warps=max(1, min(8, columns // 128)), num_stages=1),
+        interpret=interpret,
+        name="split_times",
+    )(sums, times.array, jnp.reshape(jnp.asarray(times.part, jnp.int32), 1))
+
+
+def _kernel(sums: Any, array: Any, part: Any, out: Any) -> None:
+    splits, _, columns = sums.shape
+    row, column = pl.program_id(0), lax.iota(jnp.int32, columns)
+    parts = [plt.load(sums.at[jnp.int32(split), row, column]) for split in range(splits)]
+    whole = functools.reduce(jnp.add, parts).astype(out.dtype)
+    at = plt.load(part.at[jnp.int32(0)]) * columns + column
+    plt.store(out.at[row, column], activate([whole], plt.load(array.at[row, at])))
