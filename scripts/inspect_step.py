@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding
 from g4jax.cache.pages import KV_AXES, LayerPages, page_shape
 from g4jax.config import Gemma4Config, TextConfig
 from g4jax.engine.batch import Shapes
+from g4jax.engine.capacity import early_layers
 from g4jax.engine.encoding import encoding_of
 from g4jax.engine.programs import Key, Programs
 from g4jax.engine.steps import Step
@@ -86,9 +87,10 @@ def decode_programs(config: TextConfig, batch: int) -> Programs:
         page_size=PAGE_SIZE,
         history=TABLE_WIDTH * PAGE_SIZE,
         decode_steps=1,
+        early=early_layers(config),
         mixed_tokens=(64,),
     )
-    step = Step(model.merge, shapes, dtype, config.vocab_size, implementation="triton")
+    step = Step(model.merge, model.layers, shapes, dtype, config.vocab_size, implementation="triton")
     pages = {spec.index: layer_pages(spec) for spec in config.layers if spec.owns_kv}
     return Programs(step, leaves, pages, mesh)
 

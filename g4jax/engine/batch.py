@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,17 @@ STOP_IDS = 8
 
 Slots = Mapping[bytes, np.ndarray]
 """Digest of an encoder's input -> the rows of its soft tokens."""
+
+
+class Early(NamedTuple):
+    """The first layers of a prompt, a program of their own: the device runs it while the host launches the rest.
+
+    Of each token they hand on `hidden` numbers and `per_layer`, those of all layers (0: the model has none).
+    """
+
+    layers: int
+    hidden: int
+    per_layer: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +41,7 @@ class Shapes:
         page_size: tokens of a page.
         history: tokens of the longest sequence, for penalties.
         decode_steps: tokens of one decode call.
+        early: what of a prompt is launched first.
         soft_slots: rows of the store of soft tokens; 0 for a model without encoders.
         pad_id: what stands where a soft token replaces the token.
     """
@@ -42,6 +55,7 @@ class Shapes:
     page_size: int
     history: int
     decode_steps: int
+    early: Early
     mixed_tokens: tuple[int, ...] = ()
     soft_slots: int = 0
     pad_id: int = 0

@@ -105,7 +105,7 @@ def assemble(
     model = abstract_model(config.text, dtype, mesh.size, implementation)
     encoders = None if load_encoders is None else abstract_encoders(config, dtype, implementation)
     capacity = _capacity(config, options, model, encoders, mesh, dtype)
-    step = Step(model.merge, capacity.shapes, dtype, config.text.vocab_size, suppressed, implementation)
+    step = Step(model.merge, model.layers, capacity.shapes, dtype, config.text.vocab_size, suppressed, implementation)
     encoding = None if encoders is None else encoding_of(config, encoders.merge, capacity.shapes.soft_slots, dtype)
     leaves = load(mesh, dtype)
     encoder_leaves = () if load_encoders is None else load_encoders(mesh, dtype)

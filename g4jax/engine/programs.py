@@ -17,17 +17,19 @@ from g4jax.engine.encoder_batch import HEAR_TOKENS, SEE_SLOTS, hear_fields, see_
 from g4jax.engine.encoding import Encoding
 from g4jax.engine.packing import Fields, packed_size
 from g4jax.engine.steps import Step
+from g4jax.models.text import Stream
 from g4jax.sharding import partition_spec
 from pallas_kernels.linear.tiles import MAX_WHOLE_ROWS
 
 Key = tuple[Any, ...]
-"""("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant), ("mixed", tokens, variant); of
-the encoders ("see", tokens, slots), ("hear", tokens); for those who compare logits ("logits", tokens), ("token", rows).
+"""("enter", tokens) and then ("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant),
+("mixed", tokens, variant); of the encoders ("see", tokens, slots), ("hear", tokens); for those who compare logits
+("logits", tokens), ("token", rows).
 """
 
 ENCODERS = ("see", "hear")
 
-MANY_ROWS = ("prefill", "score", "mixed", *ENCODERS)
+MANY_ROWS = ("enter", "prefill", "score", "mixed", *ENCODERS)
 VENDOR_PRODUCTS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
 """For hundreds of rows and more the vendor's products are as fast as XLA's own, and much faster in the encoders; they
 need no dozens of tiles compiled and timed for every shape before the server is ready. A decode step of 100 rows of E2B
@@ -57,9 +59,10 @@ class Programs:
     def keys(self) -> list[Key]:
         """Every program that serving can need."""
         shapes = self.step.shapes
-        prefills = [*(("prefill", size) for size in shapes.prefill_tokens), ("score", shapes.score_tokens)]
+        prefills = [(part, size) for size in shapes.prefill_tokens for part in ("enter", "prefill")]
         decodes = [("decode", rows, variant) for variant in VARIANTS for rows in self.rows_of(variant)]
         mixed = [("mixed", size, variant) for variant in PLAIN for size in shapes.mixed_tokens]
+        prefills.append(("score", shapes.score_tokens))
         return prefills + [("draw", variant) for variant in VARIANTS] + decodes + mixed + self._encoder_keys()
 
     def _encoder_keys(self) -> list[Key]:
@@ -100,7 +103,26 @@ class Programs:
             return self.inputs(key)
         if key[0] in ENCODERS:
             return (self.encoder_leaves, self.store(), *self.inputs(key))
-        return (self.leaves, self.pages, *self.inputs(key))
+        return (self.leaves_of(key, self.leaves), self.pages_of(key, self.pages), *self.inputs(key))
+
+    def leaves_of(self, key: Key, leaves: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The leaves, None in place of those of layers that are not the program's."""
+        layers = self.step.layers
+        return tuple(
+            leaf if layer is None or self._has(key, layer) else None for leaf, layer in zip(leaves, layers, strict=True)
+        )
+
+    def pages_of(self, key: Key, pages: Any) -> Any:
+        """Those of the program's layers."""
+        return {layer: own for layer, own in pages.items() if self._has(key, layer)}
+
+    def _has(self, key: Key, layer: int) -> bool:
+        match key[0]:
+            case "enter":
+                return layer < self.step.shapes.early.layers
+            case "prefill":
+                return layer >= self.step.shapes.early.layers
+        return True
 
     def store(self) -> jax.ShapeDtypeStruct:
         """Of soft tokens."""
@@ -115,16 +137,18 @@ class Programs:
         if key[0] in ENCODERS:
             replicated = jax.tree.map(lambda _: REPLICATED, self.encoder_leaves)
             return jax.jit(self._mapped(function, (replicated, REPLICATED, *inputs), REPLICATED), donate_argnums=(1,))
-        leaves = tuple(leaf.sharding.spec for leaf in self.leaves)
-        pages = jax.tree.map(lambda _: partition_spec(KV_AXES), self.pages)
+        leaves = jax.tree.map(lambda leaf: leaf.sharding.spec, self.leaves_of(key, self.leaves))
+        pages = jax.tree.map(lambda _: partition_spec(KV_AXES), self.pages_of(key, self.pages))
         return jax.jit(self._mapped(function, (leaves, pages, *inputs), (REPLICATED, pages)), donate_argnums=(1,))
 
     def inputs(self, key: Key) -> tuple[Any, ...]:
         """What the host sends to the program of `key`."""
         shapes = self.step.shapes
         match key:
-            case ("prefill" | "logits", int(size)):
+            case ("enter" | "logits", int(size)):
                 return (self._ints(prefill_fields(size, shapes)), *self._soft())
+            case ("prefill", int(size)):
+                return self._ints(prefill_fields(size, shapes)), self._stream(size)
             case ("score", int(size)):
                 return (self._ints(score_fields(size, shapes)), *self._soft())
             case ("see", int(tokens), int(slots)):
@@ -145,10 +169,12 @@ class Programs:
 
     def _function(self, key: Key):
         match key:
+            case ("enter", int(size)):
+                return functools.partial(self.step.enter, tokens=size)
             case ("prefill", int(size)):
                 return functools.partial(self.step.prefill, tokens=size)
             case ("logits", int(size)):
-                return functools.partial(self.step.prefill, tokens=size, all_logits=True)
+                return functools.partial(self.step.prompt_logits, tokens=size)
             case ("score", int(size)):
                 return functools.partial(self.step.score, tokens=size)
             case ("see", int(tokens), int(slots)) if self.encoding is not None:
@@ -173,6 +199,13 @@ class Programs:
 
     def _soft(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         return () if self.encoding is None else (self.store(),)
+
+    def _stream(self, size: int) -> Stream:
+        """Between the layers of so many tokens."""
+        early, dtype = self.step.shapes.early, self.step.dtype
+        x: Any = self._input((size, early.hidden), dtype)
+        per_layer: Any = self._input((size, early.per_layer), dtype) if early.per_layer else None
+        return Stream(x, per_layer)
 
     def _decoded(self, rows: int, variant: Variant) -> tuple[Any, ...]:
         shapes = self.step.shapes

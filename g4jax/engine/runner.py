@@ -20,7 +20,7 @@ from g4jax.engine.program_store import ProgramStore
 from g4jax.engine.programs import ENCODERS, Key, Programs, abstract
 from g4jax.engine.report import drawn_logprobs, prompt_logprobs
 from g4jax.engine.request import Request
-from g4jax.engine.steps import Leaves, Step
+from g4jax.engine.steps import Leaves, Step, UsedLeaves
 from g4jax.sharding import named_sharding
 
 
@@ -40,6 +40,7 @@ class Runner:
         self.programs = Programs(step, abstract(leaves), abstract(pages), mesh, encoding, abstract(encoder_leaves))
         self.encoder = None if encoding is None else self._encoder(encoding, encoder_leaves)
         self.compiled: dict[Key, jax.stages.Compiled] = {}
+        self._leaves_of: dict[Key, UsedLeaves] = {}
         self._zeros: dict[int, jax.Array] = {}
         self._wall: jax.Array | None = None
         # Where the last decode and the last prefill launch leave their tokens for the next decode launch.
@@ -130,7 +131,9 @@ class Runner:
             packed = pack_score(plan, self.step.shapes, self._encode(plan))
             return self._run(("score", self.step.shapes.score_tokens), packed, *self._store())
         size, packed = self._packed(plan)
-        return self._run(("prefill", size), packed, *self._store()), ()
+        packed = jax.device_put(packed, named_sharding(self.programs.mesh, ()))
+        stream = self._run(("enter", size), packed, *self._store())
+        return self._run(("prefill", size), packed, stream), ()
 
     def _packed(self, plan: PrefillPlan) -> tuple[int, np.ndarray]:
         """The bucket of a packed prompt, and its input."""
@@ -151,7 +154,10 @@ class Runner:
 
     def _run(self, key: Key, *inputs: Any) -> Any:
         """Calls a program that reads and writes the pages."""
-        out, self.pages = self._program(key)(self.leaves, self.pages, *inputs)
+        if key not in self._leaves_of:
+            self._leaves_of[key] = self.programs.leaves_of(key, self.leaves)
+        out, pages = self._program(key)(self._leaves_of[key], self.programs.pages_of(key, self.pages), *inputs)
+        self.pages = self.pages | pages
         return out
 
     def _program(self, key: Key) -> jax.stages.Compiled:

@@ -19,12 +19,14 @@ from g4jax.engine.draw_inputs import DrawInputs, Variant
 from g4jax.engine.drawing import Drawing
 from g4jax.engine.packing import unpack
 from g4jax.engine.report import Report
-from g4jax.models.text import TextModel
+from g4jax.models.text import Stream, TextModel
 from g4jax.sample.logits import logprobs_of
 from g4jax.sample.params import MAX_LOGPROBS
 from pallas_kernels.core import Implementation
 
 Leaves = tuple[Array, ...]
+UsedLeaves = tuple[Array | None, ...]
+"""None for what a program does not use: each leaf that it is called with costs the host a microsecond."""
 
 SCORED_TOGETHER = 64
 """Positions whose logits are in memory at once: 64 MiB in float32."""
@@ -36,6 +38,7 @@ class Step:
 
     Attributes:
         merge: flat leaves -> the model. No part of the repr, by which programs on disk are found (`program_store`).
+        layers: of each leaf the layer that it belongs to, None for what is no layer's.
         shapes: the padded sizes.
         dtype: of activations and cache.
         vocab_size: tokens that can be drawn.
@@ -43,49 +46,70 @@ class Step:
         implementation: of the kernels.
     """
 
-    merge: Callable[[Leaves], TextModel] = dataclasses.field(repr=False)
+    merge: Callable[[UsedLeaves], TextModel] = dataclasses.field(repr=False)
+    layers: tuple[int | None, ...] = dataclasses.field(repr=False)
     shapes: Shapes
     dtype: jnp.dtype
     vocab_size: int
     suppressed: tuple[int, ...] = ()
     implementation: Implementation | None = None
 
-    def prefill(
+    def enter(
         self,
-        leaves: Leaves,
+        leaves: UsedLeaves,
         pages: Pages,
         packed: Int[Array, " P"],
         store: Float[Array, "S D"] | None = None,
         *,
         tokens: int,
-        all_logits: bool = False,
-    ) -> tuple[Float[Array, "Q V"], Pages]:
-        """Runs a ragged batch of prompt pieces; logits of each row's last token, or of all `tokens` packed ones.
+    ) -> tuple[Stream, Pages]:
+        """The early layers of a ragged batch of prompt pieces; `pages` are those of these layers.
 
         `store`: the encoders' output, which the tokens of images and sounds are taken from.
         """
         fields = unpack(prefill_fields(tokens, self.shapes), packed)
-        model, ids = self.merge(leaves), fields.pop("tokens")
-        soft, is_soft = _soft(store, fields)
-        pages = dict(pages)
-        keys = self._prompt_keys(pages, fields)
-        if all_logits:
-            return model.logits(model(ids, keys, soft=soft, is_soft=is_soft)), pages
+        model, ids, pages = self.merge(leaves), fields.pop("tokens"), dict(pages)
+        stream = model.enter(ids, *_soft(store, fields))
+        return model.advance(stream, self._prompt_keys(pages, fields), self.shapes.early.layers), pages
+
+    def prefill(
+        self, leaves: UsedLeaves, pages: Pages, packed: Int[Array, " P"], stream: Stream, *, tokens: int
+    ) -> tuple[Float[Array, "Q V"], Pages]:
+        """The other layers, with their pages, and the logits of each row's last token."""
+        fields = unpack(prefill_fields(tokens, self.shapes), packed)
+        del fields["tokens"]
+        fields.pop("soft", None)
+        model, pages = self.merge(leaves), dict(pages)
         row_fields, rows = _last_rows(fields)
-        row_keys = self._token_keys(pages, row_fields)
-        h = model(ids, keys, rows=rows, row_keys=row_keys, soft=soft, is_soft=is_soft)
+        keys, row_keys = self._prompt_keys(pages, fields), self._token_keys(pages, row_fields)
+        h = model.leave(stream, keys, first=self.shapes.early.layers, rows=rows, row_keys=row_keys)
         return model.logits(h), pages
+
+    def prompt_logits(
+        self,
+        leaves: UsedLeaves,
+        pages: Pages,
+        packed: Int[Array, " P"],
+        store: Float[Array, "S D"] | None = None,
+        *,
+        tokens: int,
+    ) -> tuple[Float[Array, "T V"], Pages]:
+        """All layers of a ragged batch of prompt pieces, and the logits of every token."""
+        fields = unpack(prefill_fields(tokens, self.shapes), packed)
+        model, ids, pages = self.merge(leaves), fields.pop("tokens"), dict(pages)
+        soft, is_soft = _soft(store, fields)
+        return model.logits(model(ids, self._prompt_keys(pages, fields), soft=soft, is_soft=is_soft)), pages
 
     def score(
         self,
-        leaves: Leaves,
+        leaves: UsedLeaves,
         pages: Pages,
         packed: Int[Array, " P"],
         store: Float[Array, "S D"] | None = None,
         *,
         tokens: int,
     ) -> tuple[tuple[Float[Array, "Q V"], Report], Pages]:
-        """As `prefill`, and with it what `logprobs_of` says of each packed token's successor."""
+        """The logits of each row's last token, and what `logprobs_of` says of each packed token's successor."""
         fields = unpack(score_fields(tokens, self.shapes), packed)
         model, ids, targets = self.merge(leaves), fields.pop("tokens"), fields.pop("targets")
         soft, is_soft = _soft(store, fields)
@@ -102,7 +126,7 @@ class Step:
         return (model.logits(h[rows]), report), pages
 
     def decode_logits(
-        self, leaves: Leaves, pages: Pages, packed: Int[Array, " P"], *, rows: int
+        self, leaves: UsedLeaves, pages: Pages, packed: Int[Array, " P"], *, rows: int
     ) -> tuple[Float[Array, "B V"], Pages]:
         """One token of each row through the decode path, and the logits after it."""
         fields = unpack(decode_fields(rows, self.shapes.table_width), packed)
@@ -110,7 +134,7 @@ class Step:
 
     def decode(
         self,
-        leaves: Leaves,
+        leaves: UsedLeaves,
         pages: Pages,
         packed: Int[Array, " P"],
         inputs: DrawInputs,
@@ -160,7 +184,7 @@ class Step:
 
     def mixed(
         self,
-        leaves: Leaves,
+        leaves: UsedLeaves,
         pages: Pages,
         prompts: Int[Array, " P"],
         prompt_inputs: DrawInputs,
@@ -173,7 +197,7 @@ class Step:
         tokens: int,
         variant: Variant,
     ) -> tuple[tuple[Int[Array, "1 M"], Int[Array, " Q"], Int[Array, " M"]], Pages]:
-        """`prefill` and one step of `decode` over the largest batch: each weight is read once.
+        """Whole prompts and one step of `decode` over the largest batch: each weight is read once.
 
         Returns the tokens of those that decode, -1 where there is none, the first tokens of the prompts, and the last
         token of each decode row for the next launch.

@@ -1,5 +1,7 @@
 """The text decoder: one stack for every Gemma 4."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
@@ -12,6 +14,13 @@ from g4jax.nn.norm import RMSNorm
 from g4jax.nn.per_layer import PerLayerInputs
 from pallas_kernels.core import Implementation
 from pallas_kernels.norm import Residual, add_rms_norm
+
+
+class Stream(NamedTuple):
+    """What one layer hands to the next, whole: the residual stream and the per-layer inputs of all layers."""
+
+    x: Float[Array, "R D"]
+    per_layer: Float[Array, "R LP"] | None
 
 
 class TextModel(nnx.Module):
@@ -58,12 +67,41 @@ class TextModel(nnx.Module):
         The last layer that keeps keys keeps those of all tokens, but from its attention on only `rows` are computed,
         and those attend through `row_keys`: KV-shared layers store nothing.
         """
+        return self.leave(self.enter(tokens, soft, is_soft), keys, rows=rows, row_keys=row_keys)
+
+    def enter(
+        self,
+        tokens: Int[Array, " R"],
+        soft: Float[Array, "R D"] | None = None,
+        is_soft: Bool[Array, " R"] | None = None,
+    ) -> Stream:
+        """What the first layer gets."""
         x = self.embed_tokens(tokens)
         if soft is not None and is_soft is not None:
             x = jnp.where(is_soft[:, None], soft.astype(x.dtype), x)
-        per_layer = None if self.per_layer_inputs is None else self.per_layer_inputs(tokens, x)
-        residual = Residual(x, None, None, None)
-        for index, layer in enumerate(self.layers):
+        return Stream(x, None if self.per_layer_inputs is None else self.per_layer_inputs(tokens, x))
+
+    def advance(self, stream: Stream, keys: Keys, count: int) -> Stream:
+        """Through the first `count` layers."""
+        residual = Residual(stream.x, None, None, None)
+        for index in range(count):
+            residual = self.layers[index](residual, keys, stream.per_layer)
+        x, _ = add_rms_norm(residual, (), eps=self.eps, implementation=self.implementation)
+        return Stream(x, stream.per_layer)
+
+    def leave(
+        self,
+        stream: Stream,
+        keys: Keys,
+        *,
+        first: int = 0,
+        rows: Int[Array, " Q"] | None = None,
+        row_keys: RowKeys | None = None,
+    ) -> Float[Array, "Q D"]:
+        """Through the layers from `first` on and the final norm; see `__call__`."""
+        residual, per_layer = Residual(stream.x, None, None, None), stream.per_layer
+        for index in range(first, len(self.layers)):
+            layer = self.layers[index]
             if index == self.first_shared - 1 and rows is not None:
                 assert isinstance(keys, PromptKeys) and row_keys is not None
                 per_layer = None if per_layer is None else per_layer[rows]

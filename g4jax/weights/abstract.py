@@ -45,9 +45,16 @@ class AbstractModel(Generic[ModuleT]):
     treedef: Any
     params: tuple[ParamSpec, ...]
 
-    def merge(self, leaves: Sequence[jax.Array]) -> ModuleT:
-        """The module with these parameters. Inside a `shard_map` they are one device's parts."""
+    def merge(self, leaves: Sequence[jax.Array | None]) -> ModuleT:
+        """The module with these parameters, None for those that nobody will use. Inside a `shard_map` they are one
+        device's parts."""
         return nnx.merge(self.graphdef, jax.tree.unflatten(self.treedef, list(leaves)))
+
+    @property
+    def layers(self) -> tuple[int | None, ...]:
+        """Of each leaf of a `TextModel` the layer that it belongs to; None for what is no layer's."""
+        parts = [param.path.split(".") for param in self.params]
+        return tuple(int(path[1]) if path[0] == "layers" else None for path in parts)
 
     @property
     def nbytes(self) -> int:

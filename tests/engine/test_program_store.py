@@ -109,7 +109,7 @@ def test_those_not_used_for_the_longest_time_go(store, tmp_path, monkeypatch):
 
 def test_the_second_start_of_an_engine_lowers_nothing_and_answers_the_same(tmp_path, monkeypatch):
     write_wandering(tmp_path / "model", "e2b")
-    keys = [("prefill", 16), ("draw", "greedy"), ("decode", 1, "greedy")]
+    keys = [("enter", 16), ("prefill", 16), ("draw", "greedy"), ("decode", 1, "greedy")]
     monkeypatch.setattr(Programs, "keys", lambda self: keys)
     told = []
 
@@ -118,8 +118,8 @@ def test_the_second_start_of_an_engine_lowers_nothing_and_answers_the_same(tmp_p
         return build_engine(options, lambda *what: told.append(what), kept=tmp_path / "programs")
 
     first = run(start(), requests(2, temperature=0.0))
-    assert ("compiling", 3, 3) in told
+    assert ("compiling", 4, 4) in told
     told.clear()
     monkeypatch.setattr(Programs, "lower", lambda self, key: pytest.fail(f"{key} was lowered"))
     assert run(start(), requests(2, temperature=0.0)) == first
-    assert ("loading programs", 3, 3) in told
+    assert ("loading programs", 4, 4) in told
