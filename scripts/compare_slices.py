@@ -1,13 +1,14 @@
 """How far g4jax's bfloat16 is from exact on the real models' widths, measured against what transformers' bfloat16 is.
 
-    python scripts/compare_slices.py [--configs e2b,26b-a4b]          on a GPU, with torch and transformers
+    python scripts/compare_slices.py [--configs e2b,26b-a4b] [--sequences 104]    on a GPU, with torch and transformers
     python scripts/compare_slices.py --device cpu --tiny              anywhere: tiny configs, float32, reference kernels
 
 Of each real config a slice is made: a sliding and a full layer of the real widths, the window cut to 128, the
 vocabulary to 32768; of e2b and e4b a second one, of two such pairs the later of which is KV-shared (and double-wide in
 e2b). Its random weights are written as a checkpoint, which g4jax then reads. The logits of 300 random tokens are
 computed by transformers in float32 (the truth), by transformers in bfloat16 (eager attention), and by the paged engine:
-260 tokens prefilled in pieces of 100, the rest decoded one by one.
+260 tokens prefilled in pieces of 100, the rest decoded one by one. With `--sequences` so many are computed: packed in
+launches of 2,000 tokens, and decoded together, which takes other kernels than one sequence does.
 
 The rule: a slice passes when g4jax's rms error over all positions is at most 1.25 times that of transformers in
 bfloat16, and so is its typical error, of the prefilled and of the decoded positions each. `typical` is the median over
@@ -36,7 +37,7 @@ from safetensors.torch import save_file
 
 from g4jax.engine.launch import build_engine
 from g4jax.engine.options import EngineOptions
-from g4jax.engine.scoring import decode_logits
+from g4jax.engine.scoring import batch_logits
 from g4jax.testing.checkpoints import RELEASE_PREFIX, tensor_shapes
 from g4jax.testing.configs import Variant, tiny
 from pallas_kernels.core import Implementation
@@ -49,6 +50,9 @@ TOKENS, PREFILLED, PIECE = 300, 260, 100
 """Pieces begin and end inside pages and windows, and the window ends inside a piece."""
 PARTS = {"all": slice(None), "prefill": slice(PREFILLED), "decode": slice(PREFILLED, None)}
 BUCKET = 256
+MANY_PIECE, MANY_BUCKET = 2000, 2048
+"""Of several sequences together."""
+TORCH_BATCH = 8
 ALLOWED = 1.25
 
 
@@ -63,6 +67,7 @@ def main() -> None:
     rows = [attempt(name, raw, args) for name, raw in slices(args.configs.split(","), args.tiny)]
     passed = all(row["pass"] for row in rows)
     settings = {"device": jax.devices()[0].device_kind, "dtype": args.dtype, "tiny": args.tiny, "tokens": TOKENS}
+    settings["sequences"] = args.sequences
     print(json.dumps({**settings, "prefilled": PREFILLED, "allowed": ALLOWED, "pass": passed, "slices": rows}))
     sys.exit(not passed)
 
@@ -73,6 +78,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: float32 on a CPU, else bfloat16")
     parser.add_argument("--implementation", choices=get_args(Implementation), help="default: triton on a GPU")
+    parser.add_argument("--sequences", type=int, default=1, help="how many are computed together")
     parser.add_argument("--tiny", action="store_true", help="tiny configs in place of the real ones")
     args = parser.parse_args()
     if unknown := set(args.configs.split(",")) - set(MODELS):
@@ -121,7 +127,7 @@ def attempt(name: str, raw: dict[str, Any], args: argparse.Namespace) -> dict[st
 
 def compare(raw: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     text = raw["text_config"]
-    ids = np.random.default_rng(0).integers(5, text["vocab_size"] - 16, TOKENS).tolist()
+    ids = np.random.default_rng(0).integers(5, text["vocab_size"] - 16, (args.sequences, TOKENS)).tolist()
     with tempfile.TemporaryDirectory() as folder:
         tensors = random_tensors(text, args.device)
         write(Path(folder), raw, tensors)
@@ -140,8 +146,8 @@ def judge(theirs: np.ndarray, ours: np.ndarray, truth: np.ndarray) -> dict[str, 
     row: dict[str, Any] = {}
     passed = True
     for part, of in PARTS.items():
-        expected = row[f"transformers {part}"] = errors(theirs[of], truth[of])
-        found = row[f"g4jax {part}"] = errors(ours[of], truth[of])
+        expected = row[f"transformers {part}"] = errors(theirs[:, of], truth[:, of])
+        found = row[f"g4jax {part}"] = errors(ours[:, of], truth[:, of])
         measure = "rms" if part == "all" else "typical"
         passed &= found[measure] <= ALLOWED * expected[measure]
     return row | {"pass": passed}
@@ -174,9 +180,9 @@ def write(folder: Path, raw: dict[str, Any], tensors: dict[str, torch.Tensor]) -
 
 
 def torch_logits(
-    text: dict[str, Any], tensors: dict[str, torch.Tensor], ids: list[int], dtype: torch.dtype
+    text: dict[str, Any], tensors: dict[str, torch.Tensor], ids: list[list[int]], dtype: torch.dtype
 ) -> np.ndarray:
-    """Logits `[T, V]` of transformers, in float32 whatever they were computed in."""
+    """Logits `[B, T, V]` of transformers, in float32 whatever they were computed in."""
     settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager"}
     if text["enable_moe_block"]:
         settings["experts_implementation"] = "eager"
@@ -185,7 +191,8 @@ def torch_logits(
     with torch.device(device), torch.no_grad():
         model = transformers.AutoModelForCausalLM.from_config(config, **settings).eval()
         load(model, tensors)
-        return model(input_ids=torch.tensor([ids])).logits[0].float().cpu().numpy()
+        batches = torch.tensor(ids).split(TORCH_BATCH)
+        return np.concatenate([model(input_ids=batch).logits.float().cpu().numpy() for batch in batches])
 
 
 def load(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
@@ -196,16 +203,22 @@ def load(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
         raise ValueError(f"transformers has no {unused} and misses {missing}")
 
 
-def engine_logits(folder: str, ids: list[int], dtype: Any, implementation: Implementation | None) -> np.ndarray:
-    """Logits `[T, V]` of the paged engine."""
+def engine_logits(folder: str, ids: list[list[int]], dtype: Any, implementation: Implementation | None) -> np.ndarray:
+    """Logits `[B, T, V]` of the paged engine."""
+    alone = len(ids) == 1
     options = EngineOptions(
-        model=folder, dtype=dtype, max_batch=1, max_model_len=TOKENS + 1, max_prefill_tokens=BUCKET, decode_steps=1
+        model=folder,
+        dtype=dtype,
+        max_batch=len(ids),
+        max_model_len=TOKENS + 1 if alone else MANY_BUCKET,  # no launch is larger
+        max_prefill_tokens=BUCKET if alone else MANY_BUCKET,
+        decode_steps=1,
     )
     quiet = lambda text, done, total: None  # noqa: E731
     engine = build_engine(options, quiet, implementation=implementation, compile_ahead=False)
     # Pieces smaller than the bucket: the programs are those of serving, with padding.
-    engine.scheduler.max_prefill_tokens = PIECE
-    return np.concatenate([np.asarray(part, np.float32) for part in decode_logits(engine, ids, PREFILLED)])
+    engine.scheduler.max_prefill_tokens, engine.scheduler.mixes_from = PIECE if alone else MANY_PIECE, 0
+    return np.stack(batch_logits(engine, ids, PREFILLED)).astype(np.float32)
 
 
 def errors(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:

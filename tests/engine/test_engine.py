@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from g4jax.engine.request import Request
-from g4jax.engine.scoring import prompt_logits
+from g4jax.engine.scoring import batch_logits, prompt_logits
 from g4jax.sample.params import SamplingParams
 from tests.engine.tiny_engine import alone, build, requests, run, with_pages, write_wandering
 
@@ -133,6 +133,14 @@ def test_log_probabilities_are_those_of_the_logits(fresh):
         np.testing.assert_allclose(entry.logprob, want[at, token], atol=1e-4)
         np.testing.assert_allclose(entry.top_logprobs, np.sort(want[at])[::-1][:top], atol=1e-4)
         np.testing.assert_allclose(want[at, entry.top_ids], entry.top_logprobs, atol=1e-4)
+
+
+def test_sequences_that_are_scored_together_have_the_logits_of_each_alone(fresh):
+    rng = np.random.default_rng(3)
+    sequences = [rng.integers(5, 240, 30).tolist() for _ in range(6)]  # more than the batch holds, and cut in pieces
+    together = batch_logits(fresh, sequences, 21)
+    for sequence, logits in zip(sequences, together, strict=True):
+        np.testing.assert_allclose(logits, np.concatenate([*prompt_logits(fresh, sequence)]), atol=1e-4)
 
 
 def test_a_flushed_cache_is_not_used_again(fresh):
