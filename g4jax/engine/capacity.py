@@ -15,6 +15,8 @@ MIXED_TOKENS = (512, 1024, 1536)
 and what a launch has beyond its prompts is time lost to all of them."""
 PACKED = 16
 """Tokens of a launch come in multiples of so many: rows that the vendor's products need not pad."""
+ROWS = 8
+"""Large decode batches are multiples of it: the gated product of many rows by bulk copies takes no others."""
 EARLY_LAYERS = 6
 """Their time on an H200, 1 ms (E2B) to 4 ms (26B-A4B) for 610 tokens, is about what the launch of the others takes."""
 DEFAULT_CONTEXT = 32768
@@ -83,6 +85,7 @@ def _context(config: TextConfig, options: EngineOptions) -> int:
 def _shapes(config: TextConfig, options: EngineOptions, device: Device, max_batch: int, max_model_len: int) -> Shapes:
     prefill = (32, 128) if device.is_cpu else (64, 256, 512, 640, 768, 1280)
     decode = (1, 4) if device.is_cpu else (1, 8, 16, 32, 64, 104, 128)  # 104: a hundred are often served at once
+    most_rows = max_batch if device.is_cpu or max_batch < ROWS else -(-max_batch // ROWS) * ROWS
     rich = () if device.is_cpu else (8, 64)
     longest = -(-max_model_len // PACKED) * PACKED
     most = min(options.max_prefill_tokens or (512 if device.is_cpu else 2048), longest)
@@ -91,7 +94,7 @@ def _shapes(config: TextConfig, options: EngineOptions, device: Device, max_batc
         prefill_tokens=prefill_tokens,
         score_tokens=max((size for size in prefill_tokens if size <= 512), default=most),
         prefill_rows=min(max_batch, 8 if device.is_cpu else 32),
-        decode_rows=_ladder(decode, max_batch),
+        decode_rows=_ladder(decode, most_rows),
         rich_rows=_ladder(rich, max_batch),
         table_width=-(-max_model_len // options.page_size),
         page_size=options.page_size,
