@@ -46,7 +46,8 @@ RUNS = {
     "photos": ("--requests", "20", *IMAGES, "--image-content", "photo", "--output", "1"),
 }
 C100_REQUESTS = {"26b-a4b": 600, "31b": 300}
-"""Else 1,000. At the end of a run ever fewer are under way: a hundred more would tell more and take longer."""
+"""Else 1,000, as in SGLang's published figures: at the end of a run ever fewer are under way, a large part of a short
+one. Of these models so many would take minutes."""
 TOLD = {
     "c1": ("ttft_ms_p50", "tpot_ms_p50"),
     "c100": ("output_throughput", "tpot_ms_p50"),

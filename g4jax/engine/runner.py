@@ -131,6 +131,7 @@ class Runner:
             packed = pack_score(plan, self.step.shapes, self._encode(plan))
             return self._run(("score", self.step.shapes.score_tokens), packed, *self._store())
         size, packed = self._packed(plan)
+        # Sent once, for both programs.
         packed = jax.device_put(packed, named_sharding(self.programs.mesh, ()))
         stream = self._run(("enter", size), packed, *self._store())
         return self._run(("prefill", size), packed, stream), ()

@@ -67,10 +67,9 @@ class Step:
 
         `store`: the encoders' output, which the tokens of images and sounds are taken from.
         """
-        fields = unpack(prefill_fields(tokens, self.shapes), packed)
-        model, ids, pages = self.merge(leaves), fields.pop("tokens"), dict(pages)
-        stream = model.enter(ids, *_soft(store, fields))
-        return model.advance(stream, self._prompt_keys(pages, fields), self.shapes.early.layers), pages
+        fields, pages = unpack(prefill_fields(tokens, self.shapes), packed), dict(pages)
+        model, stream, keys = self._entered(leaves, pages, fields, store)
+        return model.advance(stream, keys, self.shapes.early.layers), pages
 
     def prefill(
         self, leaves: UsedLeaves, pages: Pages, packed: Int[Array, " P"], stream: Stream, *, tokens: int
@@ -95,10 +94,9 @@ class Step:
         tokens: int,
     ) -> tuple[Float[Array, "T V"], Pages]:
         """All layers of a ragged batch of prompt pieces, and the logits of every token."""
-        fields = unpack(prefill_fields(tokens, self.shapes), packed)
-        model, ids, pages = self.merge(leaves), fields.pop("tokens"), dict(pages)
-        soft, is_soft = _soft(store, fields)
-        return model.logits(model(ids, self._prompt_keys(pages, fields), soft=soft, is_soft=is_soft)), pages
+        fields, pages = unpack(prefill_fields(tokens, self.shapes), packed), dict(pages)
+        model, stream, keys = self._entered(leaves, pages, fields, store)
+        return model.logits(model.leave(stream, keys)), pages
 
     def score(
         self,
@@ -110,11 +108,10 @@ class Step:
         tokens: int,
     ) -> tuple[tuple[Float[Array, "Q V"], Report], Pages]:
         """The logits of each row's last token, and what `logprobs_of` says of each packed token's successor."""
-        fields = unpack(score_fields(tokens, self.shapes), packed)
-        model, ids, targets = self.merge(leaves), fields.pop("tokens"), fields.pop("targets")
-        soft, is_soft = _soft(store, fields)
-        pages = dict(pages)
-        h = model(ids, self._prompt_keys(pages, fields), soft=soft, is_soft=is_soft)
+        fields, pages = unpack(score_fields(tokens, self.shapes), packed), dict(pages)
+        targets = fields.pop("targets")
+        model, stream, keys = self._entered(leaves, pages, fields, store)
+        h = model.leave(stream, keys)
         _, rows = _last_rows(fields)
 
         def scores(part: tuple[Array, Array]) -> Report:
@@ -239,6 +236,14 @@ class Step:
         draw = Drawing(variant, rows, self.shapes.history, self.vocab_size, self.suppressed, inputs)
         drawn, report, _ = draw(logits, draw.counts(), 0)
         return drawn, jax.tree.map(lambda x: x[None], report)
+
+    def _entered(
+        self, leaves: UsedLeaves, pages: Pages, fields: dict[str, Array], store: Float[Array, "S D"] | None
+    ) -> tuple[TextModel, Stream, PagedPrefill]:
+        """The model, what the first layer of packed prompts gets, and their keys; `pages` will be written to."""
+        model = self.merge(leaves)
+        stream = model.enter(fields.pop("tokens"), *_soft(store, fields))
+        return model, stream, self._prompt_keys(pages, fields)
 
     def _prompt_keys(self, pages: Pages, fields: dict[str, Array]) -> PagedPrefill:
         """Of packed prompts; `pages` is written to."""

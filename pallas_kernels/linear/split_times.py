@@ -31,7 +31,10 @@ def choose_tile(n: int, k: int, *, rows: int, wide: bool) -> DotTile:
     if n > MAX_COLUMNS or n & (n - 1):
         raise Unsupported(f"{n} columns")
     depth = fit(k, TILE.depth)
-    return TILE._replace(depth=depth, splits=max(1, min(k // depth // MIN_STEPS, MAX_SPLITS)))
+    splits = min(k // depth // MIN_STEPS, MAX_SPLITS)
+    if splits < 2:
+        raise Unsupported(f"depth {k} is not worth splitting")
+    return TILE._replace(depth=depth, splits=splits)
 
 
 @launcher("interpret")
@@ -39,10 +42,7 @@ def project_times(
     x: Float[Array, "R K"], w: Float[Array, "N K"], times: Columns, *, interpret: bool = False
 ) -> Float[Array, "R N"]:
     """`gelu(x @ w.T) * times`; raises Unsupported for batches and widths that are not its own."""
-    (rows, k), n = x.shape, w.shape[0]
-    tile = choose_tile(n, k, rows=rows, wide=x.dtype == jnp.float32)
-    if tile.splits == 1:
-        raise Unsupported(f"depth {k} is not worth splitting")
+    tile = choose_tile(*w.shape, rows=len(x), wide=x.dtype == jnp.float32)
     sums = project(x, w, None, None, split=True, interpret=interpret, tile=tile)
     return split_times(sums, times, dtype=x.dtype, interpret=interpret)
 
