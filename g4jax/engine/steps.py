@@ -26,7 +26,7 @@ from pallas_kernels.core import Implementation
 
 Leaves = tuple[Array, ...]
 UsedLeaves = tuple[Array | None, ...]
-"""None for what a program does not use: each leaf that it is called with costs the host a microsecond."""
+"""None for what a program does not use: each leaf that it is called with costs the host one to two microseconds."""
 
 SCORED_TOGETHER = 64
 """Positions whose logits are in memory at once: 64 MiB in float32."""
