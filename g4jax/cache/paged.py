@@ -185,7 +185,8 @@ class PagedMixed:
     def attend(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R O"]:
         q = self.keep(spec, heads)
         o = self._prefill.look(spec, q, first=self._rows)
-        return o.at[: self._rows].set(self._decode.look(spec, q[: self._rows]))
+        # Not `at[].set`: XLA would copy on another stream, and a graph with branches slows those of all programs.
+        return jnp.concatenate([self._decode.look(spec, q[: self._rows]), o[self._rows :]])
 
     def keep(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R N H"]:
         pages, slots = self._prefill.pages, self._slots[spec.is_sliding]
