@@ -21,7 +21,7 @@ from pallas_kernels.norm.triton import ANY
 MAX_COLUMNS = 1024
 """A program of the second launch holds a row of every split in registers."""
 TILE = DotTile(64, 64, 4, 4)
-"""The fastest of eleven at 104 rows of E4B on an H200 (docs/performance.md)."""
+"""The fastest of eleven at 104 rows of E4B on an H200 (docs/experiments.md)."""
 
 
 def choose_tile(n: int, k: int, *, rows: int, wide: bool) -> DotTile:

@@ -59,7 +59,7 @@ def choose_tile(
     """The tile for `rows` rows of N results of depth K; None: XLA's own product is used.
 
     `normed`: the program norms its operand; `wide`: float32; `split`: splits are welcome. Of the candidates those that
-    were fastest on an H200 for E2B at one row, at eight and at a hundred (docs/performance.md).
+    were fastest on an H200 for E2B at one row, at eight and at a hundred (docs/experiments.md).
     """
     if rows > (MAX_FLOAT32_ROWS if wide else MAX_ROWS):
         return None

@@ -72,7 +72,7 @@ def _grouped(u, weights, ids, gate_up, down, tiles: Any, interpret: bool) -> Flo
 
 
 def choose(width: int, features: int, num_experts: int, num_rows: int, k: int, dtype: jnp.dtype) -> Tiles:
-    """The sizes that were fastest on an H200 among those tried (docs/performance.md)."""
+    """The sizes that were fastest on an H200 among those tried (docs/experiments.md)."""
     if num_rows <= REGISTER_ROWS:
         try:
             return gemv.choose(width, features, k, dtype)
