@@ -1,6 +1,6 @@
 """Decode speed of the engine with random weights of a real model's shapes.
 
-    python scripts/bench_decode.py --config e2b [--batch 1,8,32,100] [--context 1000]
+    python scripts/bench_decode.py --config e2b [--batch 1,8,32,100] [--context 1000] [--sampled]
 
 For each batch size: that many prompts of `--context` tokens are prefilled, then decode calls are timed as serving
 makes them, scheduling and transfers included. Prints milliseconds per step, tokens/s, GB/s of weights and cache, and
@@ -8,6 +8,7 @@ the share of the memory limit (every byte read once at the GPU's bandwidth); the
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -30,6 +31,9 @@ CONFIGS = Path(__file__).parents[1] / "g4jax" / "assets" / "configs"
 BANDWIDTH = {"H200": 4.8e12, "H100": 3.35e12, "MI300X": 5.3e12}
 """Bytes per second by the vendors' data sheets."""
 WARM_CALLS, TIMED_CALLS = 3, 8
+GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
+SAMPLED = SamplingParams(temperature=1.0, top_k=64, top_p=0.95, ignore_eos=True)
+"""As in the releases' generation_config.json."""
 
 
 def main() -> None:
@@ -37,6 +41,7 @@ def main() -> None:
     parser.add_argument("--config", default="e2b", help="a name under g4jax/assets/configs")
     parser.add_argument("--batch", default="1,8,32,100")
     parser.add_argument("--context", type=int, default=1000)
+    parser.add_argument("--sampled", action="store_true", help="draw as the checkpoints ask for, not greedily")
     parser.add_argument("--mesh", default="tp=1")
     args = parser.parse_args()
     batches = [int(batch) for batch in args.batch.split(",")]
@@ -44,7 +49,8 @@ def main() -> None:
     engine = build(config, args, max(batches))
     print(f"{args.config} on {jax.devices()[0].device_kind}, {args.mesh}, context {args.context}")
     print("batch  ms/step  spread   tok/s   GB/s  % of limit")
-    rows = [measure(engine, config, batch, args.context) for batch in batches]
+    drawing = SAMPLED if args.sampled else GREEDY
+    rows = [measure(engine, config, batch, args.context, drawing) for batch in batches]
     print(json.dumps({"config": args.config, "device": jax.devices()[0].device_kind, "rows": rows}))
 
 
@@ -68,11 +74,13 @@ def build(config: Gemma4Config, args: argparse.Namespace, max_batch: int) -> Eng
     return assemble(config, options, load, compile_ahead=False)
 
 
-def measure(engine: Engine, config: Gemma4Config, batch: int, context: int) -> dict[str, float]:
+def measure(
+    engine: Engine, config: Gemma4Config, batch: int, context: int, drawing: SamplingParams
+) -> dict[str, float]:
     """Median of the timed decode calls of `batch` rows."""
     steps = engine.scheduler.decode_steps
     rng = np.random.default_rng(batch)
-    params = SamplingParams(temperature=0.0, ignore_eos=True, max_tokens=steps * (WARM_CALLS + TIMED_CALLS + 1))
+    params = dataclasses.replace(drawing, max_tokens=steps * (WARM_CALLS + TIMED_CALLS + 1))
     for row in range(batch):
         prompt = rng.integers(0, config.text.vocab_size, context).tolist()
         engine.add_request(Request(f"{batch}-{row}", prompt, params))
