@@ -185,7 +185,7 @@ class PagedMixed:
     def attend(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R O"]:
         q = self.keep(spec, heads)
         o = self._prefill.look(spec, q, first=self._rows)
-        # Not `at[].set`: XLA would copy on another stream, and a graph with branches slows those of all programs.
+        # Not `at[].set`: XLA would copy on another stream in every layer, which slowed the launches of all programs.
         return jnp.concatenate([self._decode.look(spec, q[: self._rows]), o[self._rows :]])
 
     def keep(self, spec: LayerSpec, heads: Heads) -> Float[Array, "R N H"]:

@@ -30,7 +30,7 @@ class Blocks(NamedTuple):
 
 
 def choose_blocks(head_dim: int, dtype: jnp.dtype) -> Blocks:
-    """The fastest on an H200 of those that spill no registers (docs/experiments.md)."""
+    """The fastest on an H200 of those that spill no registers (docs/performance.md)."""
     if dtype == jnp.float32:  # full precision runs without tensor cores
         return Blocks(queries=16, keys=16, warps=4, stages=1)
     if head_dim <= 64:

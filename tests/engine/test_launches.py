@@ -86,12 +86,11 @@ def test_prompts_beside_a_decode_batch_copy_no_cache(batch: int):
     assert cache_copies(text, ("mixed", 64, "greedy"), batch) == 0
 
 
-@pytest.mark.parametrize("key", [("mixed", 512, "greedy"), ("prefill", 512), ("decode", 128, "sampled")])
-def test_a_launch_is_one_line(key):
-    """XLA moves large copies to streams of their own. A graph with such branches, once it is there, slows every launch
-    of every other graph: E2B's calls of one row from 15.6 to 16.5 ms on an H200."""
+def test_a_mixed_launch_copies_on_no_other_stream():
+    """Where this program had such copies, one in a layer, its presence alone slowed the launches of the others: E2B's
+    calls of one row took 16.4 ms instead of 15.6 on an H200."""
     text = one_layer_of_each_kind(config_of("e2b").text)
-    step = compile_program(decode_programs(text, 128), key, kernels=False)
+    step = compile_program(decode_programs(text, 128), ("mixed", 512, "greedy"), kernels=False)
     assert not [launch for launch in step.launches if launch.kind == "kAsyncStart"]
 
 
