@@ -10,7 +10,7 @@ from g4jax.engine.options import EngineOptions, InvalidOption
 
 GIB = 2**30
 CPU_CACHE_BYTES = GIB // 4
-MIXED_TOKENS = (512, 1024, 1536)
+MIXED_TOKENS = (256, 512, 768, 1024, 1280, 1536)
 """Prompt tokens of a launch in which a decode batch takes part: with a hundred requests under way most prompts go so,
 and what a launch has beyond its prompts is time lost to all of them."""
 PACKED = 16

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from g4jax.engine.draw_inputs import RICH, DrawInputs, Variant, draw_fields
 from g4jax.engine.packing import unpack
 from g4jax.engine.report import Report
+from g4jax.models.text import TextModel
 from g4jax.sample.logits import Counts, SamplingBatch, bump, count_tokens, greedy, logprobs_of, sample
 from g4jax.sample.params import MAX_LOGPROBS
 
@@ -73,6 +74,14 @@ class Drawing:
         logits = self._without_ends(logits, batch.index)
         drawn = sample(logits, batch, counts)
         return drawn, self._report(raw, drawn), bump(counts, drawn)
+
+    def of_states(
+        self, model: TextModel, h: Float[Array, "B D"], counts: Any, step: Int[Array, ""] | int
+    ) -> tuple[Int[Array, " B"], Report, Any]:
+        """The same from final-normed hidden states: where only the best token counts, no logits are made."""
+        if self.variant == "greedy":
+            return model.best_token(h, self.suppressed), (), counts
+        return self(model.logits(h), counts, step)
 
     def no_report(self, rows: int) -> Report:
         """The shape of a report, for the carry of a loop."""

@@ -127,7 +127,9 @@ class Step:
     ) -> tuple[Float[Array, "B V"], Pages]:
         """One token of each row through the decode path, and the logits after it."""
         fields = unpack(decode_fields(rows, self.shapes.table_width), packed)
-        return self._one_token(self.merge(leaves), pages, fields, fields["tokens"], fields["positions"])
+        model = self.merge(leaves)
+        h, pages = self._one_token(model, pages, fields, fields["tokens"], fields["positions"])
+        return model.logits(h), pages
 
     def decode(
         self,
@@ -155,8 +157,8 @@ class Step:
         def one_step(step, carry):
             pages, tokens, positions, budgets, ended, counts, out, reports = carry
             alive = budgets > 0
-            logits, pages = self._one_token(model, pages, fields, tokens, jnp.where(alive, positions, -1))
-            drawn, report, counts = draw(logits, counts, step)
+            h, pages = self._one_token(model, pages, fields, tokens, jnp.where(alive, positions, -1))
+            drawn, report, counts = draw.of_states(model, h, counts, step)
             reports = jax.tree.map(lambda all, new: lax.dynamic_update_index_in_dim(all, new, step, 0), reports, report)
             out = lax.dynamic_update_index_in_dim(out, jnp.where(alive, drawn, -1), step, 0)
             tokens = jnp.where(alive, drawn, tokens)
@@ -279,7 +281,7 @@ class Step:
     def _one_token(self, model: TextModel, pages: Pages, fields, tokens, positions):
         pages = dict(pages)
         keys = self._token_keys(pages, fields | {"positions": positions})
-        return model.logits(model(tokens, keys)), pages
+        return model(tokens, keys), pages
 
 
 def _last_rows(fields: dict[str, Array]) -> tuple[dict[str, Array], Int[Array, " R"]]:

@@ -115,6 +115,10 @@ class TextModel(nnx.Module):
         """Soft-capped float32 logits of final-normed hidden states."""
         return self.embed_tokens.logits(h)
 
+    def best_token(self, h: Float[Array, "Q D"], barred: tuple[int, ...]) -> Int[Array, " Q"]:
+        """The tokens of the largest logits of final-normed hidden states, those of `barred` left out."""
+        return self.embed_tokens.best(h, barred)
+
     def dense_logits(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T V"]:
         """Logits of whole sequences, without a cache: for training and for reading."""
         batch, length = tokens.shape

@@ -17,17 +17,18 @@ from g4jax.nn.norm import RMSNorm
 from g4jax.nn.rope import rope_tables
 from g4jax.sharding import check_divisible, local_kv_heads
 from pallas_kernels.core import Implementation
-from pallas_kernels.norm import Splits
+from pallas_kernels.norm import Residual, Splits
 from pallas_kernels.qkv import qkv_rope
 
 
 class Heads(NamedTuple):
     """What a layer hands to its keys: the rows' heads of q, then k, then v, and what norms them.
 
-    There is no v where v is k, and q alone where the layer reads another layer's keys: `k_norm` is None then.
+    There is no v where v is k, and q alone where the layer reads another layer's keys: `k_norm` is None then. The rows
+    may be splits, which the ops on them add up.
     """
 
-    qkv: Float[Array, "R C"]
+    qkv: Splits
     q_norm: Float[Array, " H"]
     k_norm: Float[Array, " H"] | None
     num_heads: int
@@ -84,15 +85,21 @@ class Attention(nnx.Module):
         self.q_norm = RMSNorm(spec.head_dim, config.rms_norm_eps, dtype)
         self.k_norm = RMSNorm(spec.head_dim, config.rms_norm_eps, dtype) if spec.owns_kv else None
 
-    def __call__(self, qkv: Float[Array, "R C"], keys: Keys) -> Splits:
+    def project(self, residual: Residual, norm: RMSNorm) -> tuple[Float[Array, "R D"], Splits]:
+        """The stream that `residual` stands for, and q, k, v of its norm."""
+        return self.qkv_proj.after_norm(residual, norm, eps=self.eps, split=True)
+
+    def __call__(self, qkv: Splits, keys: Keys) -> Splits:
         return self.o_proj(keys.attend(self.spec, self._heads(qkv)))
 
-    def of_rows(self, qkv: Float[Array, "T C"], keys: PromptKeys, rows: Int[Array, " R"], row_keys: RowKeys) -> Splits:
+    def of_rows(
+        self, qkv: Splits, keys: PromptKeys, rows: Int[Array, " Q"], row_keys: RowKeys
+    ) -> Float[Array, "Q D"] | Float[Array, "S Q D"]:
         """Keeps the keys of all, attends with the queries of `rows` alone."""
         q = keys.keep(self.spec, self._heads(qkv))
         return self.o_proj(row_keys.look(self.spec, q[rows]))
 
-    def _heads(self, qkv: Float[Array, "R C"]) -> Heads:
+    def _heads(self, qkv: Splits) -> Heads:
         k_norm = None if self.k_norm is None else self.k_norm.weight[...]
         return Heads(qkv, self.q_norm.weight[...], k_norm, self.num_heads, self.eps)
 

@@ -39,7 +39,7 @@ class DecoderBlock(nnx.Module):
         self.layer_scalar = param((1,), (None,), dtype)
 
     def __call__(self, residual: Residual, keys: Keys, per_layer_inputs: Float[Array, "R LP"] | None) -> Residual:
-        x, qkv = self.self_attn.qkv_proj.after_norm(residual, self.input_layernorm, eps=self.eps)
+        x, qkv = self.self_attn.project(residual, self.input_layernorm)
         return self._after_attention(x, self.self_attn(qkv, keys), keys.padding, per_layer_inputs)
 
     def of_rows(
@@ -51,7 +51,7 @@ class DecoderBlock(nnx.Module):
         row_keys: RowKeys,
     ) -> Residual:
         """The same for `rows` alone, whose `per_layer_inputs` these are; the keys of all are kept."""
-        x, qkv = self.self_attn.qkv_proj.after_norm(residual, self.input_layernorm, eps=self.eps)
+        x, qkv = self.self_attn.project(residual, self.input_layernorm)
         attended = self.self_attn.of_rows(qkv, keys, rows, row_keys)
         return self._after_attention(x[rows], attended, row_keys.padding, per_layer_inputs)
 

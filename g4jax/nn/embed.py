@@ -46,6 +46,16 @@ class Embedding(nnx.Module):
         rows = table[jnp.clip(local, 0, table.shape[0] - 1)]
         return lax.psum(jnp.where(mine[:, None], rows, 0), TP)
 
+    def best(self, h: Float[Array, "R D"], barred: tuple[int, ...]) -> Int[Array, " R"]:
+        """The token of each row's largest logit that is none of `barred`. The cap would change no order."""
+        table, tokens = self.weight[...], np.asarray(barred, np.int32)
+        if self.tp == 1:
+            return linear.argmax_linear(h, table, jnp.asarray(tokens), implementation=self.implementation)[0]
+        first = lax.axis_index(TP) * table.shape[0]
+        token, value = linear.argmax_linear(h, table, tokens - first, implementation=self.implementation)
+        tokens, values = (lax.all_gather(part, TP) for part in (first + token, value))
+        return jnp.take_along_axis(tokens, jnp.argmax(values, axis=0)[None], axis=0)[0]
+
     def logits(self, h: Float[Array, "R D"]) -> Float[Array, "R V"]:
         """cap * tanh(h E^T / cap) in float32 (the reference caps in bfloat16; sampling profits from the bits)."""
         logits = linear.unrounded_linear(h, self.weight[...], implementation=self.implementation)

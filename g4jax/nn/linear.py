@@ -34,14 +34,19 @@ class ColumnLinear(nnx.Module):
         eps: float,
         activation: Activation | None = None,
         times: Columns | None = None,
-    ) -> tuple[Float[Array, "R D"], Float[Array, "R M"]]:
-        """The stream that `residual` stands for, and this layer applied to its norm (None: to itself)."""
+        split: bool = False,
+    ) -> tuple[Float[Array, "R D"], Splits]:
+        """The stream that `residual` stands for, and this layer applied to its norm (None: to itself).
+
+        With `split` whoever reads the result adds up splits, as the norm after a `RowLinear` does.
+        """
         return linear.norm_linear(
             residual,
             None if norm is None else norm.weight[...],
             self.weight[...],
             activation=activation,
             times=times,
+            split=split,
             eps=eps,
             implementation=self.implementation,
         )

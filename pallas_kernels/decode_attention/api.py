@@ -4,6 +4,7 @@ from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Implementation, Unsupported, on_hopper, resolve
 from pallas_kernels.decode_attention import reference
+from pallas_kernels.norm.reference import Splits
 
 
 def decode_attention(
@@ -42,7 +43,7 @@ def decode_attention(
 
 
 def attend_decode(
-    qkv: Float[Array, "B C"],
+    qkv: Splits,
     q_norm: Float[Array, " H"],
     k_norm: Float[Array, " H"] | None,
     cos: Float[Array, "B H//2"],

@@ -19,6 +19,7 @@ from pallas_kernels.decode_attention.combine import combine
 from pallas_kernels.decode_attention.mosaic_program import NARROW, Shape, attend, bring
 from pallas_kernels.decode_attention.reference import slot_of
 from pallas_kernels.decode_attention.tiling import MANY_PROGRAMS, Ends, Tiling, span_of
+from pallas_kernels.norm.reference import Splits
 from pallas_kernels.qkv.triton import qkv_rope_write
 
 ENDS = Ends(newest=-1, cached=0)
@@ -41,7 +42,7 @@ def decode_attention(
 
 
 def attend_decode(
-    qkv: Float[Array, "B C"],
+    qkv: Splits,
     q_norm: Float[Array, " H"],
     k_norm: Float[Array, " H"] | None,
     cos: Float[Array, "B H//2"],
@@ -57,7 +58,7 @@ def attend_decode(
     eps: float,
 ) -> tuple[Float[Array, "B {num_heads}*H"], Float[Array, "P K Z H"], Float[Array, "P K Z H"]]:
     """See `api.attend_decode`; raises Unsupported likewise."""
-    check(num_heads, qkv.shape[0], qkv.dtype, k_pages)
+    check(num_heads, len(positions), q_norm.dtype, k_pages)
     settings = {"num_heads": num_heads, "k_eq_v": k_eq_v, "eps": eps, "interpret": False}
     page, slot = slot_of(positions, table, k_pages.shape[2])
     q, k_pages, v_pages = qkv_rope_write(qkv, q_norm, k_norm, cos, sin, k_pages, v_pages, page, slot, **settings)

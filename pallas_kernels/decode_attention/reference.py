@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from pallas_kernels.norm.reference import Splits
 from pallas_kernels.qkv import reference as qkv_reference
 
 MASKED = -1e30
@@ -50,7 +51,7 @@ def logical_pages(lengths: Int[Array, " B"], width: int, page_size: int, window:
 
 
 def attend_decode(
-    qkv: Float[Array, "B C"],
+    qkv: Splits,
     q_norm: Float[Array, " H"],
     k_norm: Float[Array, " H"] | None,
     cos: Float[Array, "B H//2"],

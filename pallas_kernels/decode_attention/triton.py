@@ -17,6 +17,8 @@ from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Unsupported, launcher
 from pallas_kernels.decode_attention.combine import combine
+from pallas_kernels.decode_attention.heads import load_heads, load_rotation, load_value, normed, normed_rope
+from pallas_kernels.decode_attention.reference import slot_of
 from pallas_kernels.decode_attention.scan import (
     Shape,
     State,
@@ -28,7 +30,8 @@ from pallas_kernels.decode_attention.scan import (
     store_result,
 )
 from pallas_kernels.decode_attention.tiling import Ends, Tiling, choose, span_of
-from pallas_kernels.qkv.triton import check_power_of_two, load_heads, load_rotation, load_value, normed, normed_rope
+from pallas_kernels.norm.reference import Splits
+from pallas_kernels.qkv.triton import check_power_of_two, qkv_rope_write
 
 ANY = pl.BlockSpec(memory_space=pl.ANY)
 
@@ -68,7 +71,7 @@ def decode_attention(
 
 @launcher("num_heads", "k_eq_v", "window", "eps", "interpret", "tiling")
 def attend_decode(
-    qkv: Float[Array, "B C"],
+    qkv: Splits,
     q_norm: Float[Array, " H"],
     k_norm: Float[Array, " H"] | None,
     cos: Float[Array, "B H//2"],
@@ -85,6 +88,12 @@ def attend_decode(
     interpret: bool,
     tiling: Tiling | None = None,
 ) -> tuple[Float[Array, "B {num_heads}*H"], Float[Array, "P K Z H"], Float[Array, "P K Z H"]]:
+    if qkv.ndim == 3:  # each program of a row would add up its heads
+        page, slot = slot_of(positions, table, k_pages.shape[2])
+        settings = {"num_heads": num_heads, "k_eq_v": k_eq_v, "eps": eps, "interpret": interpret}
+        q, k_pages, v_pages = qkv_rope_write(qkv, q_norm, k_norm, cos, sin, k_pages, v_pages, page, slot, **settings)
+        args = (q, k_pages, v_pages, table, positions + 1)
+        return decode_attention(*args, window=window, interpret=interpret, tiling=tiling), k_pages, v_pages
     shape = shape_of(num_heads, k_pages, table, qkv.dtype, window, tiling)
     owns = k_norm is not None
     ends = Ends(newest=0, cached=0 if owns else 1)

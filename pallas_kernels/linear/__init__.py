@@ -3,6 +3,7 @@
 from pallas_kernels.linear.api import (
     Activation,
     Columns,
+    argmax_linear,
     gated_linear,
     linear,
     norm_linear,
@@ -10,4 +11,13 @@ from pallas_kernels.linear.api import (
     unrounded_linear,
 )
 
-__all__ = ["Activation", "Columns", "gated_linear", "linear", "norm_linear", "split_linear", "unrounded_linear"]
+__all__ = [
+    "Activation",
+    "Columns",
+    "argmax_linear",
+    "gated_linear",
+    "linear",
+    "norm_linear",
+    "split_linear",
+    "unrounded_linear",
+]

@@ -51,7 +51,7 @@ def stream_step(shape: Shape, rows: int, form: Form) -> Step:
         # The layer's scalar is the first element of the last result: this makes the chain wait, and costs nothing.
         residual, then = Residual(x, x, weight, last.reshape(-1)), weight if shape.then else None
         if form.name == "chosen":
-            options = {"activation": shape.activation, "times": times, "eps": EPS}
+            options = {"activation": shape.activation, "times": times, "split": shape.summed, "eps": EPS}
             return norm_linear(residual, then, w, implementation="triton", **options)
         if form.fused:
             return triton.norm_linear(residual, then, w, shape.activation, times, eps=EPS, tile=form.tile)
@@ -97,6 +97,7 @@ def compile_chain(shape: Shape, rows: int, count: int, form: Form) -> Any:
 
     x, last = (jax.ShapeDtypeStruct((rows, n), jnp.bfloat16) for n in (shape.k, shape.n))
     weights = [jax.ShapeDtypeStruct(shape.weight, jnp.bfloat16)] * count
+    _, last = jax.eval_shape(one, x, last, weights[0])  # a result may be splits
     return jax.jit(chain).lower(x, last, weights).compile(OPTIONS)
 
 
@@ -109,14 +110,16 @@ def measure(shape: Shape, rows: int, *, every: bool, pool: concurrent.futures.Ex
     ]
     make = jax.jit(lambda key: 0.02 * jax.random.normal(key, shape.weight, jnp.bfloat16))
     weights = [make(key) for key in jax.random.split(jax.random.key(0), count)]
-    x, last = (jax.random.normal(jax.random.key(1), (rows, n), jnp.bfloat16) for n in (shape.k, shape.n))
+    x = jax.random.normal(jax.random.key(1), (rows, shape.k), jnp.bfloat16)
     results = []
     programs = [(name, future, future.exception()) for name, future in compiling]  # compile first: timing is alone
     for name, future, error in programs:
         if error is not None:
             print(shape.model, shape.name, rows, name, "left out:", str(error).splitlines()[0][:100], flush=True)
             continue
-        seconds = median_seconds(functools.partial(future.result(), x, last, weights)) / LOOPS / count
+        program = future.result()
+        last = jnp.ones(program.in_avals[0][1].shape, program.in_avals[0][1].dtype)
+        seconds = median_seconds(functools.partial(program, x, last, weights)) / LOOPS / count
         gbs = size / seconds / 1e9
         name = name if shape.normed else f"{name} + add_rms_norm"
         results.append(

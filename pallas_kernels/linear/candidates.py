@@ -79,7 +79,7 @@ def forms(shape: Shape, rows: int, *, every: bool) -> list[Form]:
 
 
 def _tiles(shape: Shape, rows: int) -> list[Tile]:
-    sums = shape.summed
+    sums = shape.summed and not (shape.normed and rows <= MAX_NORM_ROWS)
     if rows <= 16:
         whole, parted = FEW_ROWS, FEW_ROWS_SPLIT
     else:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 Activation = Literal["gated", "times"]
 """What follows a product: `gated`: gelu of its first half times its second; `times`: its gelu times another array."""
@@ -30,6 +30,21 @@ def linear(x: Float[Array, "R K"], w: Float[Array, "N K"]) -> Float[Array, "R N"
 def unrounded_linear(x: Float[Array, "R K"], w: Float[Array, "N K"]) -> Float[Array, "R N"]:
     """`x @ w.T` in float32, as it was summed."""
     return lax.dot_general(x, w, LAST_AXES, precision=_precision(x), preferred_element_type=jnp.float32)
+
+
+def argmax_linear(
+    x: Float[Array, "R K"], w: Float[Array, "V K"], barred: Int[Array, " B"]
+) -> tuple[Int[Array, " R"], Float[Array, " R"]]:
+    return largest_column(unrounded_linear(x, w), barred)
+
+
+def largest_column(
+    product: Float[Array, "R V"], barred: Int[Array, " B"]
+) -> tuple[Int[Array, " R"], Float[Array, " R"]]:
+    """The first largest column of each row that is none of `barred` (of which those below zero are no column)."""
+    if barred.size:
+        product = product.at[:, jnp.where(barred < 0, product.shape[1], barred)].set(-jnp.inf, mode="drop")
+    return jnp.argmax(product, axis=1).astype(jnp.int32), jnp.max(product, axis=1)
 
 
 def _precision(x: Array) -> lax.Precision | None:

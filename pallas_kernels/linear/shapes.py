@@ -19,7 +19,7 @@ class Shape(NamedTuple):
     then: bool = True
     """The stream is normed before the product; the per-layer gate takes it as it stands."""
     summed: bool = False
-    """The result goes to the next norm of the stream, which sums splits."""
+    """Whoever reads the result sums splits: the next norm of the stream, or what norms and turns q, k, v."""
 
     @property
     def weight(self) -> tuple[int, int]:
@@ -34,7 +34,8 @@ def _per_layer(model: str, d: int) -> tuple[Shape, ...]:
 
 
 def _attention(model: str, d: int, kind: str, qkv: int, heads: int) -> tuple[Shape, ...]:
-    return Shape(model, f"qkv {kind}", qkv, d, normed=True), Shape(model, f"o {kind}", d, heads, summed=True)
+    in_ = Shape(model, f"qkv {kind}", qkv, d, normed=True, summed=True)
+    return in_, Shape(model, f"o {kind}", d, heads, summed=True)
 
 
 def _mlp(model: str, d: int, f: int, *, summed: bool = True) -> tuple[Shape, ...]:

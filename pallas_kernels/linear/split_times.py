@@ -1,4 +1,4 @@
-"""The per-layer gate of many rows: a product of few columns in splits, then their sum, its gelu and another array."""
+"""The per-layer gate of several rows: a narrow product in splits, then their sum, its gelu and other columns."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from jaxtyping import DTypeLike, Float
 
 from pallas_kernels.core import Unsupported, launcher
 from pallas_kernels.linear.reference import Columns, activate
-from pallas_kernels.linear.tiles import MAX_ROWS, MAX_SPLITS, MAX_WHOLE_ROWS, MIN_STEPS, DotTile, fit
+from pallas_kernels.linear.tiles import MAX_NORM_ROWS, MAX_ROWS, MAX_SPLITS, MIN_STEPS, DotTile, fit
 from pallas_kernels.linear.triton import project
 from pallas_kernels.norm.triton import ANY
 
 MAX_COLUMNS = 1024
 """A program of the second launch holds a row of every split in registers."""
-TILE = DotTile(64, 64, 4, 4)
-"""The fastest of eleven at 104 rows of E4B on an H200 (docs/experiments.md)."""
+TILE = DotTile(16, 128, 4, 4)
+"""The fastest of a dozen for E4B at 16, 64 and 104 rows on an H200 (docs/experiments.md)."""
 
 
 def choose_tile(n: int, k: int, *, rows: int, wide: bool) -> DotTile:
     """As many splits as the depth allows: the columns alone would keep four processors busy. Unsupported: not ours."""
-    if wide or not MAX_WHOLE_ROWS < rows <= MAX_ROWS:
+    if wide or not MAX_NORM_ROWS < rows <= MAX_ROWS:
         raise Unsupported(f"{rows} rows are left to others")
     if n > MAX_COLUMNS or n & (n - 1):
         raise Unsupported(f"{n} columns")

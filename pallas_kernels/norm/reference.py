@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import DTypeLike, Float
 
-Splits = Float[Array, "R D"] | Float[Array, "S R D"]
-"""A product [R, D], or float32 sums over S parts of its depth: the product is their sum, rounded."""
+Splits = Float[Array, "R _"] | Float[Array, "_ R _"]
+"""A product [R, C], or float32 sums [S, R, C] over S parts of its depth: the product is their sum, rounded."""
 
 
 class Residual(NamedTuple):
@@ -48,7 +48,7 @@ def add_rms_norm(
     return x, tuple(rms_norm(x, w, eps=eps) for w in then)
 
 
-def summed(y: Splits, dtype: DTypeLike) -> Float[Array, "R D"]:
+def summed(y: Splits, dtype: DTypeLike) -> Float[Array, "R C"]:
     """The product that `y` stands for: a sum of splits is rounded once, to `dtype`."""
     return y if y.ndim == 2 else jnp.sum(y, axis=0).astype(dtype)
 

@@ -3,11 +3,12 @@
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Implementation, Unsupported, resolve
+from pallas_kernels.norm.reference import Splits
 from pallas_kernels.qkv import reference
 
 
 def qkv_rope(
-    qkv: Float[Array, "T C"],
+    qkv: Splits,
     q_norm: Float[Array, " H"],
     k_norm: Float[Array, " H"] | None,
     cos: Float[Array, "T H//2"],
@@ -19,16 +20,16 @@ def qkv_rope(
 ) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"] | None, Float[Array, "T K H"] | None]:
     """`(q, k, v)` of every row, without a cache: q = rope(rms(q) q_norm), k = rope(rms(k) k_norm), v = rms(v).
 
-    C = (N + 2K) H: the heads of q, then k, then v. With `k_eq_v` there is no v, C = (N + K) H, and v = rms(raw k),
-    taken before k's weight and rotation. Without `k_norm` (a layer that reads another layer's cache) C = N H and k, v
-    are None.
+    The rows are [T, C], or float32 splits of them [S, T, C], with C = (N + 2K) H: the heads of q, then k, then v. With
+    `k_eq_v` there is no v, C = (N + K) H, and v = rms(raw k), taken before k's weight and rotation. Without `k_norm` (a
+    layer that reads another layer's cache) C = N H and k, v are None.
     RoPE is half-split: (a, b) -> (a cos - b sin, b cos + a sin) with a, b the two halves of a head.
     """
     return reference.qkv_rope(qkv, q_norm, k_norm, cos, sin, num_heads=num_heads, k_eq_v=k_eq_v, eps=eps)
 
 
 def qkv_rope_write(
-    qkv: Float[Array, "T C"],
+    qkv: Splits,
     q_norm: Float[Array, " H"],
     k_norm: Float[Array, " H"] | None,
     cos: Float[Array, "T H//2"],

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from pallas_kernels.norm.reference import Splits, summed
+
 
 def head_norm(x: Float[Array, "T N H"], weight: Float[Array, " H"] | None, eps: float) -> Float[Array, "T N H"]:
     """RMS norm over each head, in float32, rounded once."""
@@ -22,7 +24,7 @@ def rotate(x: Float[Array, "T N H"], cos: Float[Array, "T H//2"], sin: Float[Arr
 
 
 def qkv_rope(
-    qkv: Float[Array, "T C"],
+    qkv: Splits,
     q_norm: Float[Array, " H"],
     k_norm: Float[Array, " H"] | None,
     cos: Float[Array, "T H//2"],
@@ -32,7 +34,8 @@ def qkv_rope(
     k_eq_v: bool,
     eps: float,
 ) -> tuple[Float[Array, "T N H"], Float[Array, "T K H"] | None, Float[Array, "T K H"] | None]:
-    heads = qkv.reshape(qkv.shape[0], -1, q_norm.shape[0])
+    rows = summed(qkv, q_norm.dtype)
+    heads = rows.reshape(rows.shape[0], -1, q_norm.shape[0])
     q = rotate(head_norm(heads[:, :num_heads], q_norm, eps), cos, sin)
     if k_norm is None:
         return q, None, None
@@ -42,7 +45,7 @@ def qkv_rope(
 
 
 def qkv_rope_write(
-    qkv: Float[Array, "T C"],
+    qkv: Splits,
     q_norm: Float[Array, " H"],
     k_norm: Float[Array, " H"] | None,
     cos: Float[Array, "T H//2"],

@@ -4,6 +4,7 @@ Nothing is shared between programs, so the grid is simply tokens x blocks of hea
 first, then those of KV heads, which write k and v straight into their page.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -14,85 +15,16 @@ from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Unsupported, launcher
+from pallas_kernels.norm.reference import Splits
 
 ANY = pl.BlockSpec(memory_space=pl.ANY)
 ELEMENTS = 2048
 """Values per program: 16 a thread with 4 warps."""
 
 
-class RawHeads(NamedTuple):
-    """Heads [R, H] as they stand in memory, beside each value its partner in the rotation, and the norm's weights.
-
-    Loads come before the first reduction, whatever they are for: a program then waits for memory once.
-    """
-
-    x: Array
-    partner: Array
-    weights: tuple[Array, Array] | None
-
-
-def load_heads(ref: Any, row: Array, head: Array, weight_ref: Any | None, head_dim: int) -> RawHeads:
-    """Heads `head` [R] of one row of `ref` [T, C]."""
-    columns = lax.iota(jnp.int32, head_dim), _exchanged(head_dim)
-    first = head[:, None] * head_dim
-    x, partner = (plt.load(ref.at[row, first + c[None]]) for c in columns)
-    if weight_ref is None:
-        return RawHeads(x, partner, None)
-    weight, other = (plt.load(weight_ref.at[c]) for c in columns)
-    return RawHeads(x, partner, (weight, other))
-
-
-def load_value(ref: Any, row: Array, key_head: Array, kv_heads: int, k_eq_v: bool, head_dim: int) -> RawHeads:
-    """The values beside the keys that lie at `key_head` [R]."""
-    return load_heads(ref, row, key_head if k_eq_v else key_head + kv_heads, None, head_dim)
-
-
-def load_rotation(cos_ref: Any, sin_ref: Any, row: Array, head_dim: int) -> tuple[Array, Array]:
-    """cos and the signed sin [H] of one row."""
-    column, half = lax.iota(jnp.int32, head_dim), head_dim // 2
-    angle = jnp.where(column < half, column, column - half)
-    cos, sin = (plt.load(ref.at[row, angle]).astype(jnp.float32) for ref in (cos_ref, sin_ref))
-    return cos, jnp.where(column < half, -sin, sin)
-
-
-def normed(heads: RawHeads, eps: float) -> Array:
-    """`rms(x) * weight`: float32 [R, H], rounded to the heads' dtype."""
-    return _normed_pair(heads, eps)[0]
-
-
-def normed_rope(heads: RawHeads, rotation: tuple[Array, Array], eps: float) -> Array:
-    """`rope(rms(x) * weight)` [R, H], rounded likewise.
-
-    A program cannot take a tile apart, so each value's partner is normed beside it.
-    """
-    x, partner = _normed_pair(heads, eps)
-    cos, sin = rotation
-    return _rounded(x * cos[None] + partner * sin[None], heads.x.dtype)
-
-
-def _exchanged(head_dim: int) -> Array:
-    """The column of each column's partner: the two halves of a head exchanged."""
-    column, half = lax.iota(jnp.int32, head_dim), head_dim // 2
-    return jnp.where(column < half, column + half, column - half)
-
-
-def _normed_pair(heads: RawHeads, eps: float) -> tuple[Array, Array]:
-    x, partner = (part.astype(jnp.float32) for part in heads[:2])
-    scale = lax.rsqrt(jnp.sum(x * x, axis=1) * (1.0 / x.shape[1]) + eps)[:, None]
-    x, partner = x * scale, partner * scale
-    if heads.weights is not None:
-        weight, other = (part.astype(jnp.float32) for part in heads.weights)
-        x, partner = x * weight[None], partner * other[None]
-    return _rounded(x, heads.x.dtype), _rounded(partner, heads.x.dtype)
-
-
-def _rounded(x: Array, dtype: Any) -> Array:
-    return x.astype(dtype).astype(jnp.float32)
-
-
 @launcher("num_heads", "k_eq_v", "eps", "interpret")
 def qkv_rope_write(
-    qkv: Float[Array, "T C"],
+    qkv: Splits,
     q_norm: Float[Array, " H"],
     k_norm: Float[Array, " H"] | None,
     cos: Float[Array, "T H//2"],
@@ -107,7 +39,7 @@ def qkv_rope_write(
     eps: float,
     interpret: bool,
 ) -> tuple[Float[Array, "T N H"], Float[Array, "P K Z H"], Float[Array, "P K Z H"]]:
-    tokens, head_dim = qkv.shape[0], q_norm.shape[0]
+    (tokens, _), head_dim, dtype = qkv.shape[-2:], q_norm.shape[0], q_norm.dtype
     kv_heads = k_pages.shape[1] if k_norm is not None else 0
     check_power_of_two(head_dim)
     q_block, kv_block = _block(num_heads, head_dim), _block(kv_heads, head_dim)
@@ -119,17 +51,19 @@ def qkv_rope_write(
 
         def queries() -> None:
             head = block * q_block + lax.iota(jnp.int32, q_block)
-            raw = load_heads(qkv_ref, token, head, q_norm_ref, head_dim)
-            _store(q_ref, (token, head), normed_rope(raw, load_rotation(cos_ref, sin_ref, token, head_dim), eps))
+            raw, weight = load_halves(qkv_ref, token, head, head_dim, dtype), load_weight(q_norm_ref)
+            turned = rotated(normed_halves(raw, weight, dtype, eps), load_angle(cos_ref, sin_ref, token))
+            store_halves(q_ref, (token, head), turned)
 
         def keys_values() -> None:
             head = (block - q_blocks) * kv_block + lax.iota(jnp.int32, kv_block)
-            raw = load_heads(qkv_ref, token, num_heads + head, k_norm_ref, head_dim)
-            raw_v = load_value(qkv_ref, token, num_heads + head, kv_heads, k_eq_v, head_dim)
-            rotation = load_rotation(cos_ref, sin_ref, token, head_dim)
+            raw, weight = load_halves(qkv_ref, token, num_heads + head, head_dim, dtype), load_weight(k_norm_ref)
+            first = num_heads if k_eq_v else num_heads + kv_heads
+            raw_v = load_halves(qkv_ref, token, first + head, head_dim, dtype)
+            angle = load_angle(cos_ref, sin_ref, token)
             at = plt.load(page_ref.at[token]), head, plt.load(offset_ref.at[token])
-            _store(k_pages_ref, at, normed_rope(raw, rotation, eps))
-            _store(v_pages_ref, at, normed(raw_v, eps))
+            store_halves(k_pages_ref, at, rotated(normed_halves(raw, weight, dtype, eps), angle))
+            store_halves(v_pages_ref, at, normed_halves(raw_v, None, dtype, eps))
 
         if k_norm is None:
             (q_ref,) = refs[4:]
@@ -139,7 +73,7 @@ def qkv_rope_write(
         pl.when(block >= q_blocks)(keys_values)
 
     inputs = [qkv, q_norm, cos, sin]
-    outputs = [jax.ShapeDtypeStruct((tokens, num_heads, head_dim), qkv.dtype)]
+    outputs = [jax.ShapeDtypeStruct((tokens, num_heads, head_dim), dtype)]
     aliases = {}
     if k_norm is not None:
         inputs += [k_norm, page, offset, k_pages, v_pages]
@@ -165,10 +99,66 @@ def _block(heads: int, head_dim: int) -> int:
     return max(1, min(divisor, ELEMENTS // head_dim))
 
 
-def _store(ref: Any, at: tuple[Array, ...], heads: Float[Array, "R H"]) -> None:
+class Halves(NamedTuple):
+    """The halves [R, H/2] of heads, which a rotation mixes element by element; float32 of values rounded already."""
+
+    a: Array
+    b: Array
+
+
+def load_halves(ref: Any, row: Array, head: Array, head_dim: int, dtype: Any) -> Halves:
+    """Heads `head` [R] of one row of `ref` [T, C], or of splits [S, T, C] of it, whose sum is rounded to `dtype`."""
+    first = head[:, None] * head_dim + lax.iota(jnp.int32, head_dim // 2)[None]
+
+    def load(column: Array) -> Array:
+        if len(ref.shape) == 2:
+            return plt.load(ref.at[row, column]).astype(jnp.float32)
+        splits = [plt.load(ref.at[jnp.int32(split), row, column]) for split in range(ref.shape[0])]
+        return _rounded(functools.reduce(jnp.add, splits), dtype)
+
+    return Halves(load(first), load(first + head_dim // 2))
+
+
+def load_weight(ref: Any) -> Halves:
+    """A norm's weight [H]."""
+    half = ref.shape[0] // 2
+    column = lax.iota(jnp.int32, half)
+    return Halves(*(plt.load(ref.at[c])[None].astype(jnp.float32) for c in (column, column + half)))
+
+
+def load_angle(cos_ref: Any, sin_ref: Any, row: Array) -> tuple[Array, Array]:
+    """cos and sin [1, H/2] of one row."""
+    column = lax.iota(jnp.int32, cos_ref.shape[1])
+    cos, sin = (plt.load(ref.at[row, column])[None].astype(jnp.float32) for ref in (cos_ref, sin_ref))
+    return cos, sin
+
+
+def normed_halves(x: Halves, weight: Halves | None, dtype: Any, eps: float) -> Halves:
+    """`rms(x) * weight`, rounded to `dtype`."""
+    total = jnp.sum(x.a * x.a, axis=1) + jnp.sum(x.b * x.b, axis=1)
+    scale = lax.rsqrt(total * (0.5 / x.a.shape[1]) + eps)[:, None]
+    a, b = x.a * scale, x.b * scale
+    if weight is not None:
+        a, b = a * weight.a, b * weight.b
+    return Halves(_rounded(a, dtype), _rounded(b, dtype))
+
+
+def rotated(x: Halves, angle: tuple[Array, Array]) -> Halves:
+    cos, sin = angle
+    return Halves(x.a * cos - x.b * sin, x.b * cos + x.a * sin)
+
+
+def store_halves(ref: Any, at: tuple[Array, ...], heads: Halves) -> None:
     """Rows `at` of `ref` [..., H]; the head index in `at` is the vector that spans the rows."""
     rows = tuple(i[:, None] if i.ndim else i for i in at)
-    plt.store(ref.at[(*rows, lax.iota(jnp.int32, heads.shape[1])[None])], heads.astype(ref.dtype))
+    half = heads.a.shape[1]
+    column = lax.iota(jnp.int32, half)[None]
+    plt.store(ref.at[(*rows, column)], heads.a.astype(ref.dtype))
+    plt.store(ref.at[(*rows, column + half)], heads.b.astype(ref.dtype))
+
+
+def _rounded(x: Array, dtype: Any) -> Array:
+    return x.astype(dtype).astype(jnp.float32)
 
 
 def check_power_of_two(head_dim: int) -> None:

@@ -21,14 +21,12 @@ from scripts.inspect_step import (
 pytest.importorskip("jax_plugins.xla_cuda13")
 
 LAUNCHES = {
-    1: {"e2b": (8, 19), "e4b": (8, 19), "31b": (6, 16), "26b-a4b": (12, 16)},
-    8: {"e2b": (11, 16), "e4b": (11, 16), "31b": (8, 13), "26b-a4b": (15, 13)},
-    100: {"e2b": (14, 16), "e4b": (14, 16), "31b": (9, 13), "26b-a4b": (19, 13)},
+    1: {"e2b": (8, 18), "e4b": (8, 18), "31b": (6, 15), "26b-a4b": (12, 15)},
+    8: {"e2b": (12, 16), "e4b": (12, 16), "31b": (8, 13), "26b-a4b": (15, 13)},
+    104: {"e2b": (13, 15), "e4b": (12, 15), "31b": (8, 12), "26b-a4b": (19, 12)},
 }
-"""Of a layer, whatever its kind, and of the rest, by batch and config. Products of 100 rows are left to XLA, which on a
-GPU times them first and may split others than here."""
-SPLIT = ("31b", 100)
-"""Here it splits q, k and v of the sliding layers: a launch more in each of these."""
+"""Of a layer, whatever its kind, and of the rest, by batch and config. 104 rows are what a hundred requests decode in.
+Some of their products are left to XLA, which on a GPU times them first and may split others than here."""
 
 
 def config_of(name: str) -> Gemma4Config:
@@ -52,8 +50,7 @@ def one_layer_of_each_kind(text: TextConfig) -> TextConfig:
 
 def figures_of(name: str, batch: int, text: TextConfig) -> dict[str, int]:
     of_a_layer, of_the_rest = LAUNCHES[batch][name]
-    sliding = sum(spec.is_sliding for spec in text.layers)
-    launches = text.num_layers * of_a_layer + of_the_rest + (sliding if (name, batch) == SPLIT else 0)
+    launches = text.num_layers * of_a_layer + of_the_rest
     for kind in {spec.kind for spec in text.layers}:
         of_kind = [spec for spec in text.layers if spec.kind == kind]
         if has_mosaic() and batch * of_kind[0].num_kv_heads >= MANY_PROGRAMS:
@@ -67,6 +64,8 @@ def figures_of(name: str, batch: int, text: TextConfig) -> dict[str, int]:
 @pytest.mark.parametrize("name", LAUNCHES[1])
 @pytest.mark.parametrize("batch", LAUNCHES)
 def test_a_layer_takes_few_launches_and_copies_nothing(name: str, batch: int):
+    if batch == 104 and not has_mosaic():
+        pytest.skip("this jax lacks the kernels of so many rows")
     text = one_layer_of_each_kind(config_of(name).text)
     figures, launched = inspect_decode(text, batch, kernels=False)
     assert figures == figures_of(name, batch, text), launched

@@ -118,6 +118,20 @@ def test_a_layer_that_shares_its_keys_only_reads():
     np.testing.assert_allclose(out, dense(q, k_pages, v_pages, table, lengths, 9), rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("owns_keys", [True, False])
+def test_splits_of_the_rows_are_added_up(owns_keys):
+    qkv, q_norm, k_norm, cos, sin, *cache, lengths = make(4, 2, 32, 8, 9)
+    qkv, k_norm = (qkv, k_norm) if owns_keys else (qkv[:, : 4 * 32], None)
+    part = jnp.asarray(np.random.default_rng(1).standard_normal(qkv.shape), jnp.float32)
+    settings = {"num_heads": 4, "k_eq_v": False, "window": 9, "eps": EPS, "implementation": KERNEL}
+    have, want = (
+        attend_decode(rows, q_norm, k_norm, cos, sin, *cache, lengths - 1, **settings)
+        for rows in (jnp.stack([part, qkv - part]), qkv)
+    )
+    for one, other in zip(have, want, strict=True):
+        np.testing.assert_allclose(one[1:], other[1:], rtol=1e-5, atol=2e-5, equal_nan=True)  # page 0 is the null page
+
+
 @pytest.mark.parametrize("keys, splits, least", [(16, 1, 1), (16, 40, 2)])
 def test_the_result_does_not_depend_on_the_tiling(keys, splits, least):
     qkv, *_, k_pages, v_pages, table, lengths = make(8, 1, 32, 16, 33)

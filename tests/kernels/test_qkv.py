@@ -58,6 +58,23 @@ def test_rows_are_normed_rotated_and_written_once(n, k, h, k_eq_v, implementatio
         np.testing.assert_allclose(np.asarray(have, np.float64), want, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("implementation", ["reference", KERNEL])
+@pytest.mark.parametrize("owns_keys", [True, False])
+def test_splits_of_the_rows_are_added_up(owns_keys, implementation: Implementation):
+    qkv, *others = make(4, 2, 32, 2 if owns_keys else 0, "bfloat16")
+    others[1] = others[1] if owns_keys else None
+    splits = jnp.asarray(np.random.default_rng(0).standard_normal((3, *qkv.shape)), jnp.float32)
+    settings = {"num_heads": 4, "k_eq_v": False, "eps": EPS, "implementation": implementation}
+    step = jax.jit(functools.partial(qkv_rope_write, **settings))
+    at = jnp.array(PAGE), jnp.array(OFFSET)
+    have = step(splits, *others, *at)
+    want = step(splits.sum(0).astype(jnp.bfloat16), *others, *at)
+    assert have[0].dtype == jnp.bfloat16
+    for one, other in zip(have, want, strict=True):
+        one, other = one.astype(jnp.float32), other.astype(jnp.float32)
+        np.testing.assert_allclose(one[1:], other[1:], rtol=2**-7, atol=2**-6)  # sums in another order, as below
+
+
 def test_bfloat16_rounds_where_the_reference_does():
     args = (*make(4, 1, 32, 2, "bfloat16"), jnp.array(PAGE), jnp.array(OFFSET))
     kernel, reference = (
