@@ -85,10 +85,7 @@ class Drawing:
 
     def no_report(self, rows: int) -> Report:
         """The shape of a report, for the carry of a loop."""
-        if self.variant not in RICH:
-            return ()
-        best = (rows, MAX_LOGPROBS)
-        return jnp.zeros(rows, jnp.float32), jnp.zeros(best, jnp.int32), jnp.zeros(best, jnp.float32)
+        return nothing_reported(rows) if self.variant in RICH else ()
 
     def _report(self, logits: Float[Array, "B V"], drawn: Int[Array, " B"]) -> Report:
         """Of the model's own distribution, before anything that the request does to it."""
@@ -110,6 +107,12 @@ class Drawing:
         rows = jnp.arange(logits.shape[0])[:, None]
         without = logits.at[rows, jnp.where(barred, ends, self.vocab_size)].set(-jnp.inf, mode="drop")
         return jnp.where(jnp.max(without, axis=-1, keepdims=True) > -jnp.inf, without, logits)
+
+
+def nothing_reported(rows: int) -> Report:
+    """A report of so many rows that says nothing."""
+    best = (rows, MAX_LOGPROBS)
+    return jnp.zeros(rows, jnp.float32), jnp.zeros(best, jnp.int32), jnp.zeros(best, jnp.float32)
 
 
 def _bits(words: jax.Array, vocab_size: int) -> Bool[Array, "B V"]:

@@ -7,6 +7,7 @@ trace. `Step` binds what is static.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from g4jax.cache.paged import PagedDecode, PagedMixed, PagedPrefill, Pages
 from g4jax.engine.batch import Shapes, decode_fields, prefill_fields, score_fields
 from g4jax.engine.draw_inputs import DrawInputs, Variant
-from g4jax.engine.drawing import Drawing
+from g4jax.engine.drawing import Drawing, nothing_reported
 from g4jax.engine.packing import unpack
 from g4jax.engine.report import Report
 from g4jax.models.text import Stream, TextModel
@@ -114,12 +115,17 @@ class Step:
         h = model.leave(stream, keys)
         _, rows = _last_rows(fields)
 
-        def scores(part: tuple[Array, Array]) -> Report:
-            return logprobs_of(model.logits(part[0]), part[1], MAX_LOGPROBS)
-
         together = math.gcd(tokens, SCORED_TOGETHER)
-        parts = lax.map(scores, (h.reshape(-1, together, h.shape[1]), targets.reshape(-1, together)))
-        report = jax.tree.map(lambda x: x.reshape(tokens, *x.shape[2:]), parts)
+        count = tokens // together
+
+        def score_part(part: Int[Array, ""], reports: Report) -> Report:
+            places = part * together + jnp.arange(together)  # gathered: a slice would be such a copy as `_with` avoids
+            report = logprobs_of(model.logits(h[places]), targets[places], MAX_LOGPROBS)
+            return _with(reports, report, part)
+
+        nothing = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), nothing_reported(together))
+        reports = lax.fori_loop(0, count, score_part, nothing)
+        report = jax.tree.map(lambda x: x.reshape(tokens, *x.shape[2:]), reports)
         return (model.logits(h[rows]), report), pages
 
     def decode_logits(
@@ -159,8 +165,8 @@ class Step:
             alive = budgets > 0
             h, pages = self._one_token(model, pages, fields, tokens, jnp.where(alive, positions, -1))
             drawn, report, counts = draw.of_states(model, h, counts, step)
-            reports = jax.tree.map(lambda all, new: lax.dynamic_update_index_in_dim(all, new, step, 0), reports, report)
-            out = lax.dynamic_update_index_in_dim(out, jnp.where(alive, drawn, -1), step, 0)
+            reports = _with(reports, report, step)
+            out = _with(out, jnp.where(alive, drawn, -1), step)
             tokens = jnp.where(alive, drawn, tokens)
             ended |= alive & _is_stop(drawn, fields)
             budgets = jnp.where(ended, 0, budgets - 1)
@@ -300,6 +306,19 @@ def _soft(
         return None, None
     rows = jnp.pad(fields.pop("soft"), (ordinary, 0), constant_values=-1)
     return store[jnp.maximum(rows, 0)], rows >= 0
+
+
+def _with(all_steps: Any, new: Any, step: Int[Array, ""]) -> Any:
+    """Arrays [N, ...] with the arrays `new` at `step`.
+
+    Not an update in place: XLA would make it a copy on a stream of its own.
+    """
+
+    def put(steps: Array, one: Array) -> Array:
+        is_place = jnp.arange(len(steps)) == step
+        return jnp.where(is_place.reshape(-1, *[1] * one.ndim), one, steps)
+
+    return jax.tree.map(put, all_steps, new)
 
 
 def _first_tokens(fields: dict[str, Array], before: Int[Array, " S"]) -> Int[Array, " B"]:

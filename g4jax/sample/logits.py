@@ -92,14 +92,21 @@ def logprobs_of(
 ) -> tuple[Float[Array, " B"], Int[Array, "B top"], Float[Array, "B top"]]:
     """Log probabilities (natural) of `tokens`, and the ids and log probabilities of the `top` likeliest."""
     logprobs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    rows = jnp.arange(logits.shape[0])
+    rows, column = jnp.arange(logits.shape[0]), jnp.arange(logits.shape[1], dtype=jnp.int32)
 
-    def next_best(rest, _):
-        ids = greedy(rest)
-        return rest.at[rows, ids].set(-jnp.inf), (ids, logprobs[rows, ids])
+    # Nothing is written in place, neither what is found nor over it: XLA would copy on a stream of its own.
+    def next_best(step, carry):
+        (value, token), ids, values = carry
+        is_later = (logprobs < value[:, None]) | ((logprobs == value[:, None]) & (column > token[:, None]))
+        token = greedy(jnp.where(is_later, logprobs, -jnp.inf))
+        value, is_place = logprobs[rows, token], jnp.arange(top) == step
+        ids, values = jnp.where(is_place, token[:, None], ids), jnp.where(is_place, value[:, None], values)
+        return (value, token), ids, values
 
-    _, (ids, values) = lax.scan(next_best, logprobs, length=top)
-    return logprobs[rows, tokens], ids.T, values.T
+    first = jnp.full(rows.shape, jnp.inf), jnp.full(rows.shape, -1, jnp.int32)
+    shape = (len(rows), top)
+    _, ids, values = lax.fori_loop(0, top, next_best, (first, jnp.zeros(shape, jnp.int32), jnp.zeros(shape)))
+    return logprobs[rows, tokens], ids, values
 
 
 def _gap_below_best(logits: Float[Array, "B V"], temperature: Float[Array, " B"]) -> Float[Array, "B V"]:
