@@ -46,16 +46,16 @@ def argmax(
         raise Unsupported(f"{rows} rows, {v} columns of depth {k}, {len(barred)} of them barred")
     if v * k < MIN_ELEMENTS:
         raise Unsupported(f"{v} columns of depth {k} are left to XLA")
-    return best_of(*launch(x, w, barred, programs=PROCESSORS), rows)
+    return best_of(*launch(x, w, barred, programs=PROCESSORS), rows, v)
 
 
 def best_of(
-    value: Float[Array, "P 128"], column: Float[Array, "P 128"], rows: int
+    value: Float[Array, "P 128"], column: Float[Array, "P 128"], rows: int, columns: int
 ) -> tuple[Int[Array, " R"], Float[Array, " R"]]:
-    """Of all programs."""
+    """Of all programs; some column even of a row of NaN, in which none is the largest."""
     found = value[:, :rows], column[:, :rows]
     largest, first = lax.reduce(found, (LOWEST, float(EXACT)), _larger, (0,))
-    return first.astype(jnp.int32), largest
+    return jnp.minimum(first, columns - 1).astype(jnp.int32), largest
 
 
 def _larger(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -27,10 +27,23 @@ def test_the_column_is_that_of_the_reference(rows, columns, k, programs, barred)
     w = jax.random.normal(jax.random.key(k), (columns, k), jnp.bfloat16)
     w = w.at[-1].set(w[columns // 2])  # equal values: the first counts
     found = mosaic_argmax.launch(x, w, jnp.array(barred, jnp.int32), programs=programs, interpret=True)
-    column, value = mosaic_argmax.best_of(*found, rows)
+    column, value = mosaic_argmax.best_of(*found, rows, columns)
     want, largest = reference.argmax_linear(x, w, jnp.array(barred, jnp.int32))
     np.testing.assert_array_equal(column, want)
     np.testing.assert_allclose(value, largest, rtol=1e-5)
+
+
+@needs_mosaic
+def test_a_row_of_nan_gets_a_column_and_leaves_the_others_alone():
+    x = jax.random.normal(jax.random.key(0), (72, 64), jnp.bfloat16).at[5].set(jnp.nan)
+    w = jax.random.normal(jax.random.key(1), (520, 64), jnp.bfloat16)
+    nothing = jnp.zeros(0, jnp.int32)
+    found = mosaic_argmax.launch(x, w, nothing, programs=2, interpret=True)
+    column, _ = mosaic_argmax.best_of(*found, 72, 520)
+    want, _ = reference.argmax_linear(x, w, nothing)
+    others = np.arange(72) != 5
+    np.testing.assert_array_equal(column[others], want[others])
+    assert 0 <= column[5] < 520
 
 
 @needs_mosaic
