@@ -65,17 +65,12 @@ def launch(
     x: Float[Array, "R K"], w: Float[Array, "M K"], *, tile: GatedTile, interpret: bool = False
 ) -> Float[Array, "R F"]:
     (rows, k), f = x.shape, w.shape[0] // 2
-
-    def ring(rows: int) -> Any:
-        transforms = (plgpu.TilingTransform((8, DEPTH)), plgpu.SwizzleTransform(2 * DEPTH))
-        return plgpu.SMEM((tile.stages, rows, DEPTH), x.dtype, transforms=transforms)
-
     return plgpu.kernel(
         functools.partial(_kernel, tile=tile),
         out_type=jax.ShapeDtypeStruct((rows, f), x.dtype),
         scratch_types=(
-            ring(2 * HALF),
-            ring(2 * tile.features),
+            ring(tile.stages, 2 * HALF, x.dtype),
+            ring(tile.stages, 2 * tile.features, x.dtype),
             plgpu.SMEM((2, HALF, tile.features), x.dtype),
             plgpu.Barrier(num_arrivals=3, num_barriers=tile.stages),
             plgpu.ClusterBarrier(num_arrivals=2, num_barriers=tile.stages, collective_axes=("peer",)),
@@ -121,7 +116,7 @@ def _kernel(
     def _multiply() -> None:
         plgpu.set_max_registers(232, action="increase")
         sums = plgpu.ACC((HALF, 2 * n), jnp.float32)
-        products = pl.run_scoped(functools.partial(_products, x_tiles, w_tiles, filled, read, steps, tile), sums)
+        products = pl.run_scoped(functools.partial(multiply, x_tiles, w_tiles, filled, read, 0, steps), sums)
         result[group] = activate([part.astype(out.dtype) for part in (products[:, :n], products[:, n:])], None)
         plgpu.commit_smem()
         # The minima change nothing but what Mosaic can know: its tiles of the result must divide `out`.
@@ -130,20 +125,26 @@ def _kernel(
         plgpu.wait_smem_to_gmem(0)
 
 
-def _products(
-    x_tiles: Any, w_tiles: Any, filled: Any, read: Any, steps: int, tile: GatedTile, sums: Any
+def ring(stages: int, rows: int, dtype: Any) -> Any:
+    """Shared memory for so many tiles of [rows, DEPTH], as the tensor cores take them."""
+    transforms = (plgpu.TilingTransform((8, DEPTH)), plgpu.SwizzleTransform(2 * DEPTH))
+    return plgpu.SMEM((stages, rows, DEPTH), dtype, transforms=transforms)
+
+
+def multiply(
+    x_tiles: Any, w_tiles: Any, filled: Any, read: Any, first: Array | int, steps: int, sums: Any
 ) -> Float[Array, "R M"]:
-    """Of the warpgroup's rows with gate, then up."""
-    rows = pl.ds(lax.axis_index("group") * HALF, HALF)
+    """The warpgroup's 64 rows of x times all rows of w, over the tiles of `steps` steps from the `first` on."""
+    rows, stages = pl.ds(lax.axis_index("group") * HALF, HALF), x_tiles.shape[0]
 
     @pl.loop(0, steps)
     def _(step: Array) -> None:
-        slot = lax.rem(step, tile.stages)
+        slot = lax.rem(first + step, stages)
         plgpu.barrier_wait(filled.at[slot])
         plgpu.wgmma(sums, x_tiles.at[slot, rows], w_tiles.at[slot].transpose((1, 0)))
         plgpu.wgmma_wait(1)  # all but this step's: the tiles of the one before are read
-        pl.when(step > 0)(lambda: plgpu.barrier_arrive(read.at[lax.rem(step - 1, tile.stages)]))
+        pl.when(step > 0)(lambda: plgpu.barrier_arrive(read.at[lax.rem(first + step - 1, stages)]))
 
     total = sums[...]
-    plgpu.barrier_arrive(read.at[(steps - 1) % tile.stages])
+    plgpu.barrier_arrive(read.at[(first + steps - 1) % stages])
     return total

@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 from jaxtyping import Float, Int
 
 from pallas_kernels.core import Unsupported, launcher, plgpu
-from pallas_kernels.linear.mosaic import CLUSTER, DEPTH, HALF
+from pallas_kernels.linear.mosaic import CLUSTER, DEPTH, HALF, multiply, ring
 from pallas_kernels.linear.tiles import PROCESSORS
 
 COLUMNS = 256
@@ -74,18 +74,13 @@ def launch(
     interpret: bool = False,
 ) -> tuple[Float[Array, "P 128"], Float[Array, "P 128"]]:
     """Each program's largest value of every row, and its column."""
-
-    def ring(rows: int) -> Any:
-        transforms = (plgpu.TilingTransform((8, DEPTH)), plgpu.SwizzleTransform(2 * DEPTH))
-        return plgpu.SMEM((STAGES, rows, DEPTH), x.dtype, transforms=transforms)
-
     out = jax.ShapeDtypeStruct((programs, 2 * HALF), jnp.float32)
     return plgpu.kernel(
         functools.partial(_kernel, clusters=programs // CLUSTER),
         out_type=(out, out),
         scratch_types=(
-            ring(2 * HALF),
-            ring(COLUMNS),
+            ring(STAGES, 2 * HALF, x.dtype),
+            ring(STAGES, COLUMNS, x.dtype),
             plgpu.SMEM((2, 2, HALF), jnp.float32),
             plgpu.Barrier(num_arrivals=2, num_barriers=STAGES),
             plgpu.ClusterBarrier(num_arrivals=2, num_barriers=STAGES, collective_axes=("peer",)),
@@ -146,7 +141,7 @@ def _kernel(
         plgpu.set_max_registers(232, action="increase")
 
         def turn(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            product = functools.partial(_product, x_tiles, w_tiles, filled, read, index * steps, steps)
+            product = functools.partial(multiply, x_tiles, w_tiles, filled, read, index * steps, steps)
             values = pl.run_scoped(product, plgpu.ACC((HALF, COLUMNS), jnp.float32))
             column = column_of(index) + plgpu.broadcasted_iota(jnp.int32, (HALF, COLUMNS), 1, layout=MATRIX)
             allowed = column < columns
@@ -167,22 +162,3 @@ def _kernel(
         for place, out in enumerate((best, where)):
             plgpu.copy_smem_to_gmem(found.at[place, group], out.at[program, pl.ds(group * HALF, HALF)])
         plgpu.wait_smem_to_gmem(0)
-
-
-def _product(
-    x_tiles: Any, w_tiles: Any, filled: Any, read: Any, first: Array, steps: int, sums: Any
-) -> Float[Array, "R N"]:
-    """Of the warpgroup's rows with the columns whose tiles come from step `first` on."""
-    rows = pl.ds(lax.axis_index("group") * HALF, HALF)
-
-    @pl.loop(0, steps)
-    def _(step: Array) -> None:
-        slot = lax.rem(first + step, STAGES)
-        plgpu.barrier_wait(filled.at[slot])
-        plgpu.wgmma(sums, x_tiles.at[slot, rows], w_tiles.at[slot].transpose((1, 0)))
-        plgpu.wgmma_wait(1)  # all but this step's: the tiles of the one before are read
-        pl.when(step > 0)(lambda: plgpu.barrier_arrive(read.at[lax.rem(first + step - 1, STAGES)]))
-
-    total = sums[...]
-    plgpu.barrier_arrive(read.at[lax.rem(first + steps - 1, STAGES)])
-    return total
