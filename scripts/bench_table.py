@@ -7,7 +7,8 @@ c1: ten requests one after another, 610 tokens in and 422 out. c100: 100 request
 1,024; 1,000 requests, of the larger models fewer. images: 200 requests, 100 at once, two JPEGs of noise (1280 x 720)
 and 128 tokens of text in, 1,024 out. text and photos: 20 requests alone, up to the first token, of 657 tokens; those of
 `photos` are two photographs and text. Every repeat has a seed of its own: the same prompts would be found in the prefix
-cache. `--warm` starts each server a second time before it is measured, with its programs on disk.
+cache. `--warm` starts each server a second time before it is measured, with its programs on disk; `--greedy` takes
+`scripts.greedy_server`, which compiles no others than c1, c100 and text need.
 
 A line of JSON with all that bench_serving tells is written to `--out` as soon as a run has ended, the rows of the table
 at the end: the median of the repeats, and the smallest and the largest in brackets.
@@ -64,24 +65,25 @@ def main() -> None:
     parser.add_argument("--runs", default="c1,c100", help=f"of {', '.join(RUNS)}")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--warm", action="store_true", help="start twice, and measure the second server")
+    parser.add_argument("--greedy", action="store_true", help="servers with the programs of greedy requests of text")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     told = []
     with args.out.open("a") as out:
         for model in args.models.split(","):
-            for line in measure(model, args.runs.split(","), args.repeats, warm=args.warm):
+            for line in measure(model, args.runs.split(","), args.repeats, args.warm, args.greedy):
                 print(json.dumps(line), file=out, flush=True)
                 told.append(line)
     print("\n".join(table(told)))
 
 
-def measure(model: str, runs: list[str], repeats: int, *, warm: bool) -> Iterator[dict]:
+def measure(model: str, runs: list[str], repeats: int, warm: bool, greedy: bool) -> Iterator[dict]:
     with tempfile.TemporaryDirectory() as folder:
         write_model(model, Path(folder))
         if warm:
-            with server(model, folder) as ready_s:
+            with server(model, folder, greedy) as ready_s:
                 yield {"model": model, "run": "start", "ready_s": ready_s}
-        with server(model, folder) as ready_s:
+        with server(model, folder, greedy) as ready_s:
             yield {"model": model, "run": "warm start" if warm else "start", "ready_s": ready_s}
             for run in runs:
                 for seed in range(repeats):
@@ -97,10 +99,11 @@ def write_model(model: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def server(model: str, folder: str) -> Iterator[float]:
+def server(model: str, folder: str, greedy: bool) -> Iterator[float]:
     """A server that is ready, and the seconds it took."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "g4jax.server", "--model", folder, *SERVER, *MORE.get(model, ())]
+    module = "scripts.greedy_server" if greedy else "g4jax.server"
+    command = [sys.executable, "-m", module, "--model", folder, *SERVER, *MORE.get(model, ())]
     with subprocess.Popen(command) as process:
         try:
             wait_until_ready(process)
