@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.pallas import triton as plt
 
+from pallas_kernels.norm.triton import rounded
+
 
 class RawHeads(NamedTuple):
     """Heads [R, H] as they stand in memory, beside each value its partner in the rotation, and the norm's weights.
@@ -56,7 +58,7 @@ def normed_rope(heads: RawHeads, rotation: tuple[Array, Array], eps: float) -> A
     """`rope(rms(x) * weight)` [R, H], rounded likewise."""
     x, partner = _normed_pair(heads, eps)
     cos, sin = rotation
-    return _rounded(x * cos[None] + partner * sin[None], heads.x.dtype)
+    return rounded(x * cos[None] + partner * sin[None], heads.x.dtype)
 
 
 def _exchanged(head_dim: int) -> Array:
@@ -72,8 +74,4 @@ def _normed_pair(heads: RawHeads, eps: float) -> tuple[Array, Array]:
     if heads.weights is not None:
         weight, other = (part.astype(jnp.float32) for part in heads.weights)
         x, partner = x * weight[None], partner * other[None]
-    return _rounded(x, heads.x.dtype), _rounded(partner, heads.x.dtype)
-
-
-def _rounded(x: Array, dtype: Any) -> Array:
-    return x.astype(dtype).astype(jnp.float32)
+    return rounded(x, heads.x.dtype), rounded(partner, heads.x.dtype)

@@ -52,10 +52,11 @@ MIN_STEPS = 4
 MAX_SPLITS = 12
 """A row of so many splits fits the registers of the norm that sums them."""
 MAX_SPLIT_COLUMNS = 6144
-"""A wider product keeps the device busy whole: q, k, v of 26B-A4B in two splits took 21.0 us, XLA's own 16.8."""
+"""A wider product keeps the device busy whole: q, k, v of 26B-A4B in two splits took 21.0 us, XLA's own
+product and its sum 19.3."""
 MIN_HEADS_DEPTH = 2048
-"""From here on 17 to 64 rows of q, k, v gain more by splits (E4B: 12.8 -> 7.0 us) than it costs to sum them before
-attention instead of in it (E2B: 8.4 -> 5.4 us)."""
+"""From here on 17 to 64 rows of q, k, v are split (E4B, 64 rows: 12.8 -> 7.0 us). The gain of a shallower one (E2B:
+8.4 -> 5.4) is about what the launch costs that sums them before attention; neither was timed in a step."""
 
 
 def choose_tile(

@@ -122,11 +122,19 @@ def load_parts(stream: Residual, index: tuple[Any, ...], mask: Array | None = No
 
 
 def load_y(stream: Residual, index: tuple[Any, ...], mask: Array | None = None) -> Any:
-    """In a kernel: elements of y. Splits are added in order and rounded, as the whole product would have been."""
-    if stream.y is None or len(stream.y.shape) == 2:
-        return load(stream.y, index, mask)
-    splits = [load(stream.y, (jnp.int32(split), *index), mask) for split in range(stream.y.shape[0])]
-    return functools.reduce(jnp.add, splits).astype(stream.x.dtype)
+    """In a kernel: elements of y."""
+    return None if stream.y is None else load_sum(stream.y, index, stream.x.dtype, mask)
+
+
+def load_sum(ref: Any, index: tuple[Any, ...], dtype: Any, mask: Array | None = None) -> Array:
+    """In a kernel: elements of a product, at `index` (rows, columns).
+
+    Splits are added in order and rounded to `dtype`, as the whole product would have been.
+    """
+    if len(ref.shape) == 2:
+        return load(ref, index, mask)
+    splits = [load(ref, (jnp.int32(split), *index), mask) for split in range(ref.shape[0])]
+    return functools.reduce(jnp.add, splits).astype(dtype)
 
 
 def combine(parts: Residual, y_scale: Array | None) -> Array:

@@ -4,7 +4,6 @@ Nothing is shared between programs, so the grid is simply tokens x blocks of hea
 first, then those of KV heads, which write k and v straight into their page.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Unsupported, launcher
 from pallas_kernels.norm.reference import Splits
+from pallas_kernels.norm.triton import ANY, load_sum, rounded
 
-ANY = pl.BlockSpec(memory_space=pl.ANY)
 ELEMENTS = 2048
 """Values per program: 16 a thread with 4 warps."""
 
@@ -111,10 +110,7 @@ def load_halves(ref: Any, row: Array, head: Array, head_dim: int, dtype: Any) ->
     first = head[:, None] * head_dim + lax.iota(jnp.int32, head_dim // 2)[None]
 
     def load(column: Array) -> Array:
-        if len(ref.shape) == 2:
-            return plt.load(ref.at[row, column]).astype(jnp.float32)
-        splits = [plt.load(ref.at[jnp.int32(split), row, column]) for split in range(ref.shape[0])]
-        return _rounded(functools.reduce(jnp.add, splits), dtype)
+        return load_sum(ref, (row, column), dtype).astype(jnp.float32)
 
     return Halves(load(first), load(first + head_dim // 2))
 
@@ -140,7 +136,7 @@ def normed_halves(x: Halves, weight: Halves | None, dtype: Any, eps: float) -> H
     a, b = x.a * scale, x.b * scale
     if weight is not None:
         a, b = a * weight.a, b * weight.b
-    return Halves(_rounded(a, dtype), _rounded(b, dtype))
+    return Halves(rounded(a, dtype), rounded(b, dtype))
 
 
 def rotated(x: Halves, angle: tuple[Array, Array]) -> Halves:
@@ -155,10 +151,6 @@ def store_halves(ref: Any, at: tuple[Array, ...], heads: Halves) -> None:
     column = lax.iota(jnp.int32, half)[None]
     plt.store(ref.at[(*rows, column)], heads.a.astype(ref.dtype))
     plt.store(ref.at[(*rows, column + half)], heads.b.astype(ref.dtype))
-
-
-def _rounded(x: Array, dtype: Any) -> Array:
-    return x.astype(dtype).astype(jnp.float32)
 
 
 def check_power_of_two(head_dim: int) -> None:
