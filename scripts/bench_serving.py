@@ -29,6 +29,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+SAMPLED = {"temperature": 1.0, "top_k": 64, "top_p": 0.95}
+"""As in the releases' generation_config.json."""
 CPU_SECONDS = re.compile(r"^(?:process|g4jax:engine)_cpu_seconds_total\S* (\S+)$", re.MULTILINE)
 
 
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=0, help="images of a prompt")
     parser.add_argument("--image-content", choices=("random", "photo"), default="random")
     parser.add_argument("--image-size", default="1280x720", help="width x height")
+    parser.add_argument("--sampled", action="store_true", help="draw as the checkpoints ask for, not greedily")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with urllib.request.urlopen(f"{args.base_url}/v1/models") as response:
@@ -143,7 +146,7 @@ async def run(args: argparse.Namespace, model: str, samples: list[Sample]) -> li
 
     async def limited(sample: Sample) -> Answer:
         async with gate:
-            return await ask(args.base_url, model, sample)
+            return await ask(args.base_url, model, sample, SAMPLED if args.sampled else {"temperature": 0.0})
 
     jobs = []
     for sample in samples:
@@ -153,7 +156,7 @@ async def run(args: argparse.Namespace, model: str, samples: list[Sample]) -> li
     return await asyncio.gather(*jobs)
 
 
-async def ask(base_url: str, model: str, sample: Sample) -> Answer:
+async def ask(base_url: str, model: str, sample: Sample, drawing: dict) -> Answer:
     """One streamed request over a connection of its own: no client library takes part in the times."""
     url = urllib.parse.urlsplit(base_url)
     is_chat = isinstance(sample.prompt[0], dict)
@@ -163,7 +166,7 @@ async def ask(base_url: str, model: str, sample: Sample) -> Answer:
         "model": model,
         **prompt,
         "max_tokens": sample.output,
-        "temperature": 0.0,
+        **drawing,
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},

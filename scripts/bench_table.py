@@ -4,7 +4,8 @@
     python -m scripts.bench_table --out runs.jsonl --models e2b --runs images --repeats 1 --warm
 
 c1: ten requests one after another, 610 tokens in and 422 out. c100: 100 requests at once, lengths uniform from 1 to
-1,024; 1,000 requests, of the larger models fewer. images: 200 requests, 100 at once, two JPEGs of noise (1280 x 720)
+1,024; 1,000 requests, of the larger models fewer. c1-sampled and c100-sampled: the same, drawn as the checkpoints ask
+for. images: 200 requests, 100 at once, two JPEGs of noise (1280 x 720)
 and 128 tokens of text in, 1,024 out. text and photos: 20 requests alone, up to the first token, of 657 tokens; those of
 `photos` are two photographs and text. Every repeat has a seed of its own: the same prompts would be found in the prefix
 cache. `--warm` starts each server a second time before it is measured, with its programs on disk; `--greedy` takes
@@ -42,6 +43,8 @@ IMAGES = ("--images", "2", "--input", "116")
 RUNS = {
     "c1": ("--requests", "10", "--input", "610", "--output", "422"),
     "c100": "--concurrency 100 --input 1024 --output 1024 --range-ratio 0".split(),
+    "c1-sampled": ("--requests", "10", "--input", "610", "--output", "422", "--sampled"),
+    "c100-sampled": "--concurrency 100 --input 1024 --output 1024 --range-ratio 0 --sampled".split(),
     "images": ("--requests", "200", "--concurrency", "100", *IMAGES, "--output", "1024"),
     "text": ("--requests", "20", "--input", "657", "--output", "8"),
     "photos": ("--requests", "20", *IMAGES, "--image-content", "photo", "--output", "1"),
@@ -52,6 +55,8 @@ one. Of these models so many would take minutes."""
 TOLD = {
     "c1": ("ttft_ms_p50", "tpot_ms_p50"),
     "c100": ("output_throughput", "tpot_ms_p50"),
+    "c1-sampled": ("ttft_ms_p50", "tpot_ms_p50"),
+    "c100-sampled": ("output_throughput", "tpot_ms_p50"),
     "images": ("output_throughput",),
     "text": ("ttft_ms_p50",),
     "photos": ("ttft_ms_p50",),
@@ -126,7 +131,7 @@ def wait_until_ready(process: subprocess.Popen) -> None:
 def bench(model: str, run: str, seed: int) -> dict:
     script = Path(__file__).with_name("bench_serving.py")
     more = ["--base-url", f"http://127.0.0.1:{PORT}", "--seed", str(seed)]
-    if run == "c100":
+    if run.startswith("c100"):
         more += ["--requests", str(C100_REQUESTS.get(model, 1000))]
     told = subprocess.run([sys.executable, script, *RUNS[run], *more], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(told.stdout.splitlines()[-1])
