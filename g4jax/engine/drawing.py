@@ -12,12 +12,14 @@ from g4jax.engine.draw_inputs import RICH, DrawInputs, Variant, draw_fields
 from g4jax.engine.packing import unpack
 from g4jax.engine.report import Report
 from g4jax.models.text import TextModel
-from g4jax.sample.logits import Counts, SamplingBatch, bump, count_tokens, greedy, logprobs_of, sample
+from g4jax.sample.logits import SamplingBatch, bump, count_tokens, greedy, logprobs_of, no_counts, penalize
 from g4jax.sample.params import MAX_LOGPROBS
+from pallas_kernels.core import Implementation
+from pallas_kernels.draw import Rules, capped, draw
 
 
 class Drawing:
-    """Draws tokens from logits."""
+    """Draws tokens from logits. `implementation`: of the kernels."""
 
     def __init__(
         self,
@@ -27,8 +29,10 @@ class Drawing:
         vocab_size: int,
         suppressed: tuple[int, ...],
         inputs: DrawInputs,
+        implementation: Implementation | None = None,
     ):
         self.variant: Variant = variant
+        self.implementation: Implementation | None = implementation
         self.vocab_size = vocab_size
         self.suppressed = suppressed
         fields = draw_fields(variant, rows, history, vocab_size)
@@ -46,33 +50,29 @@ class Drawing:
         if self.variant not in RICH:
             return ()
         history, lengths = self.history["history"], self.history["prompt_lengths"]
-
-        def count() -> Counts:
-            return count_tokens(history, lengths, self.vocab_size)
-
-        def nothing() -> Counts:
-            shape = (history.shape[0], self.vocab_size)
-            return jnp.zeros(shape, bool), jnp.zeros(shape, jnp.int32)
-
-        return lax.cond(jnp.any(lengths > 0), count, nothing)
+        # Counted once or never. A conditional would be a node of the graph of all layers, which slows other programs.
+        often = jnp.any(lengths > 0).astype(jnp.int32)
+        nothing = no_counts(len(history), self.vocab_size)
+        return lax.fori_loop(0, often, lambda _, counts: count_tokens(counts, history, lengths), nothing)
 
     def __call__(
-        self, logits: Float[Array, "B V"], counts: Any, step: Int[Array, ""] | int
+        self, logits: Float[Array, "B V"], counts: Any, step: Int[Array, ""] | int, *, cap: float | None = None
     ) -> tuple[Int[Array, " B"], Report, Any]:
-        """The tokens of the batch's `step`-th draw, their log probabilities, and the counts with them."""
-        raw = logits
-        if self.suppressed:
-            logits = logits.at[:, jnp.array(self.suppressed)].set(-jnp.inf)
+        """The tokens of the batch's `step`-th draw, their log probabilities, and the counts with them.
+
+        cap: of logits that are not capped yet.
+        """
         if self.variant == "greedy":
-            return greedy(logits), (), counts
+            return greedy(self._unsuppressed(logits)), (), counts
         batch = dataclasses.replace(self.batch, index=self.batch.index + step)
         if self.variant == "sampled":
-            return sample(logits, batch), (), counts
-        logits = self._biased(logits)
+            return self._drawn(logits, batch, cap, self.suppressed), (), counts
+        raw = capped(logits, cap)
+        logits = self._biased(self._unsuppressed(raw))
         if self.variant == "guided":
             logits = jnp.where(self.allowed, logits, -jnp.inf)
         logits = self._without_ends(logits, batch.index)
-        drawn = sample(logits, batch, counts)
+        drawn = self._drawn(penalize(logits, batch, counts), batch)
         return drawn, self._report(raw, drawn), bump(counts, drawn)
 
     def of_states(
@@ -81,7 +81,7 @@ class Drawing:
         """The same from final-normed hidden states: where only the best token counts, no logits are made."""
         if self.variant == "greedy":
             return model.best_token(h, self.suppressed), (), counts
-        return self(model.logits(h), counts, step)
+        return self(model.uncapped_logits(h), counts, step, cap=model.softcap)
 
     def no_report(self, rows: int) -> Report:
         """The shape of a report, for the carry of a loop."""
@@ -94,6 +94,14 @@ class Drawing:
             lambda: logprobs_of(logits, drawn, MAX_LOGPROBS),
             lambda: self.no_report(drawn.shape[0]),
         )
+
+    def _drawn(
+        self, logits: Float[Array, "B V"], rules: Rules, cap: float | None = None, barred: tuple[int, ...] = ()
+    ) -> Int[Array, " B"]:
+        return draw(logits, rules, cap=cap, barred=barred, implementation=self.implementation)
+
+    def _unsuppressed(self, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
+        return logits.at[:, jnp.array(self.suppressed)].set(-jnp.inf) if self.suppressed else logits
 
     def _biased(self, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
         ids = self.bias["bias_ids"]

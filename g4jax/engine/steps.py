@@ -158,7 +158,7 @@ class Step:
         fields = unpack(decode_fields(rows, self.shapes.table_width), packed)
         first = _first_tokens(fields, jnp.concatenate([before, drawn_before]))
         model = self.merge(leaves)
-        draw = Drawing(variant, rows, self.shapes.history, self.vocab_size, self.suppressed, inputs)
+        draw = self._drawing(variant, rows, inputs)
 
         def one_step(step, carry):
             pages, tokens, positions, budgets, ended, counts, out, reports = carry
@@ -226,9 +226,9 @@ class Step:
             soft=soft,
             is_soft=is_soft,
         )
-        logits = model.logits(h)
-        drawn, _ = self.draw(logits[:count], inputs, variant=variant)
-        drawn_first, _ = self.draw(logits[count:], prompt_inputs, variant=variant)
+        logits = model.uncapped_logits(h)
+        drawn, _ = self.draw(logits[:count], inputs, variant=variant, cap=model.softcap)
+        drawn_first, _ = self.draw(logits[count:], prompt_inputs, variant=variant, cap=model.softcap)
         out = jnp.where(alive, drawn, -1)
         return (out[None], drawn_first, jnp.where(_is_stop(out, fields), -1, out)), pages
 
@@ -238,12 +238,19 @@ class Step:
         inputs: DrawInputs,
         *,
         variant: Variant,
+        cap: float | None = None,
     ) -> tuple[Int[Array, " B"], Report]:
-        """The first token of each row, from the logits of its prompt, and the report [1, B] of this one draw."""
-        rows = logits.shape[0]
-        draw = Drawing(variant, rows, self.shapes.history, self.vocab_size, self.suppressed, inputs)
-        drawn, report, _ = draw(logits, draw.counts(), 0)
+        """The first token of each row, from the logits of its prompt, and the report [1, B] of this one draw.
+
+        cap: of logits that are not capped yet.
+        """
+        draw = self._drawing(variant, logits.shape[0], inputs)
+        drawn, report, _ = draw(logits, draw.counts(), 0, cap=cap)
         return drawn, jax.tree.map(lambda x: x[None], report)
+
+    def _drawing(self, variant: Variant, rows: int, inputs: DrawInputs) -> Drawing:
+        vocab_size, history = self.vocab_size, self.shapes.history
+        return Drawing(variant, rows, history, vocab_size, self.suppressed, inputs, self.implementation)
 
     def _entered(
         self, leaves: UsedLeaves, pages: Pages, fields: dict[str, Array], store: Float[Array, "S D"] | None

@@ -115,6 +115,14 @@ class TextModel(nnx.Module):
         """Soft-capped float32 logits of final-normed hidden states."""
         return self.embed_tokens.logits(h)
 
+    def uncapped_logits(self, h: Float[Array, "Q D"]) -> Float[Array, "Q V"]:
+        """The same before the soft cap: who draws caps what it looks at."""
+        return self.embed_tokens.uncapped_logits(h)
+
+    @property
+    def softcap(self) -> float | None:
+        return self.embed_tokens.softcap
+
     def best_token(self, h: Float[Array, "Q D"], barred: tuple[int, ...]) -> Int[Array, " Q"]:
         """The tokens of the largest logits of final-normed hidden states, those of `barred` left out."""
         return self.embed_tokens.best(h, barred)

@@ -10,6 +10,7 @@ from g4jax.nn.param import param
 from g4jax.sharding import TP
 from pallas_kernels import linear
 from pallas_kernels.core import Implementation
+from pallas_kernels.draw import capped
 
 
 def rounded(value: float, dtype: DTypeLike) -> np.ndarray:
@@ -58,7 +59,9 @@ class Embedding(nnx.Module):
 
     def logits(self, h: Float[Array, "R D"]) -> Float[Array, "R V"]:
         """cap * tanh(h E^T / cap) in float32 (the reference caps in bfloat16; sampling profits from the bits)."""
+        return capped(self.uncapped_logits(h), self.softcap)
+
+    def uncapped_logits(self, h: Float[Array, "R D"]) -> Float[Array, "R V"]:
+        """h E^T in float32."""
         logits = linear.unrounded_linear(h, self.weight[...], implementation=self.implementation)
-        if self.softcap is not None:
-            logits = self.softcap * jnp.tanh(logits / self.softcap)
         return logits if self.tp == 1 else lax.all_gather(logits, TP, axis=1, tiled=True)

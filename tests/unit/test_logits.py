@@ -4,172 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from g4jax.sample.logits import SamplingBatch, _gumbel_row, bump, count_tokens, greedy, logprobs_of, penalize, sample
+from g4jax.sample.logits import SamplingBatch, bump, count_tokens, logprobs_of, no_counts, penalize
+from tests.kernels.test_draw import OFF, softmax
 
 V = 24
-OFF = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=0, index=0)
-OFF |= dict(repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0)
+OFF = OFF | dict(repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0)
 DTYPES = dict(top_k=np.int32, seed=np.uint32, index=np.int32)
-
-jitted_sample = jax.jit(sample)
 
 
 def make_batch(rows: int, **fields) -> SamplingBatch:
     values = {name: np.broadcast_to(value, rows) for name, value in (OFF | fields).items()}
     return SamplingBatch(**{name: jnp.array(v, DTYPES.get(name, np.float32)) for name, v in values.items()})
-
-
-def draw(logits, rows: int, **fields) -> np.ndarray:
-    """`rows` draws from one row of logits, each with a seed of its own."""
-    batch = make_batch(rows, **({"seed": np.arange(rows)} | fields))
-    return np.asarray(jitted_sample(jnp.broadcast_to(jnp.array(logits, jnp.float32), (rows, len(logits))), batch))
-
-
-def oracle(logits, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0) -> np.ndarray:
-    """Probabilities by sorting, in float64: the definition, ties with the last kept token included."""
-    scaled = np.asarray(logits, np.float64) / temperature
-    if top_k > 0:
-        scaled[scaled < np.sort(scaled)[::-1][min(top_k, len(scaled)) - 1]] = -np.inf
-    if top_p < 1:
-        p = softmax(scaled)
-        better = np.array([p[scaled > value].sum() for value in scaled])
-        scaled[(better >= top_p) & (scaled < scaled.max())] = -np.inf
-    p = softmax(scaled)
-    return softmax(np.where(p >= min_p * p.max(), scaled, -np.inf))
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max())
-    return e / e.sum()
-
-
-FILTERS = [
-    {},
-    {"top_k": 1},
-    {"top_k": 5},
-    {"top_k": V},
-    {"top_k": 2**31 - 1},
-    {"top_k": -1},
-    {"top_p": 0.0},
-    {"top_p": 0.3},
-    {"top_p": 0.9},
-    {"min_p": 0.1},
-    {"min_p": 1.0},
-    {"temperature": 0.3, "top_p": 0.8},
-    {"temperature": 3.0, "min_p": 0.4},
-    {"temperature": 1.7, "top_k": 9, "top_p": 0.7, "min_p": 0.2},
-]
-
-
-@pytest.mark.parametrize("fields", FILTERS, ids=str)
-def test_draws_follow_the_sorted_definition(fields):
-    logits = np.random.default_rng(1).normal(size=V) * 2
-    expected = oracle(logits, **fields) * 4096
-    seen = np.bincount(draw(logits, 4096, **fields), minlength=V)
-    assert not seen[expected == 0].any()
-    usual = expected > 5
-    chi2 = ((seen - expected)[usual] ** 2 / expected[usual]).sum()
-    assert chi2 < usual.sum() + 5 * np.sqrt(2 * usual.sum()), "further from the distribution than 5 sigma"
-
-
-def test_equal_logits_are_kept_together():
-    logits = [3.0, 1.0, 1.0, 1.0, 0.0]
-    assert set(draw(logits, 512, temperature=3.0, top_k=2)) == {0, 1, 2, 3}
-    assert set(draw([0.0] * 5, 512, top_p=0.1)) == {0, 1, 2, 3, 4}
-    assert set(draw([0.0, -0.0, -1.0], 512, top_k=1)) == {0, 1}
-
-
-@settings(max_examples=40, deadline=None)
-@given(data=st.data())
-def test_what_is_kept_is_what_the_oracle_keeps(data):
-    logits = data.draw(st.lists(st.integers(-40, 40), min_size=V, max_size=V).map(lambda x: np.array(x) / 4))
-    fields = dict(
-        top_k=data.draw(st.integers(-1, V + 2)),
-        top_p=data.draw(st.sampled_from([0.0, 0.15, 0.55, 0.85, 0.999, 1.0])),
-        min_p=data.draw(st.sampled_from([0.0, 0.03, 0.31, 1.0])),
-    )
-    # So hot that nearly every kept token is drawn; the filters see the scaled logits, as the oracle does.
-    seen = np.bincount(draw(logits * 8, 4096, temperature=8.0, **fields), minlength=V)
-    expected = oracle(logits * 8, temperature=8.0, **fields)
-    assert not seen[expected == 0].any() and seen[expected > 0.01].all()
-
-
-def test_a_large_vocabulary_and_its_tail():
-    size, rows = 70_000, 64
-    logits = np.full(size, -14.0)
-    logits[17] = 0.0
-    tail = 1 - oracle(logits)[17]
-    drawn = draw(logits, rows)
-    assert 0.02 < tail < 0.06 and 0 < (drawn != 17).sum() < 11
-    assert set(draw(logits, rows, top_k=[1, 0] * 32, top_p=[1.0, 0.9] * 32)) == {17}
-
-
-def test_a_vocabulary_that_fills_no_whole_number_of_lines():
-    assert set(draw(np.arange(1100) / 1000, 64, top_k=3)) == {1097, 1098, 1099}
-
-
-def test_the_noise_that_wins_is_fine_grained():
-    """With jax's 2^23 random values half of these would be equal, and tokens below 1e-7 would hardly ever be drawn."""
-    size = 2**22
-    # This seed also draws a number so near 1 that float32 has no other name for it.
-    noise = np.asarray(_gumbel_row(jnp.uint32(7), jnp.int32(2), vocab_size=size), np.float64)
-    assert np.isfinite(noise).all()
-    large = np.sort(noise)[-400:]
-    assert len(set(large)) > 390
-    below = np.exp(-np.exp(-large[0]))
-    assert abs((1 - below) * size - 400) < 5 * np.sqrt(400)
-    assert abs(noise.mean() - np.euler_gamma) < 0.01 and abs(noise.std() - np.pi / np.sqrt(6)) < 0.01
-
-
-def test_a_row_depends_on_its_seed_and_index_alone():
-    logits = jnp.array(np.random.default_rng(2).normal(size=(6, V)), jnp.float32)
-    batch = make_batch(6, seed=[1, 2, 3, 1, 2, 3], index=[0, 7, 0, 1, 7, 0], top_k=[0, 3, 9, 0, 3, 9], top_p=0.9)
-    together = np.asarray(jitted_sample(logits, batch))
-    for row in range(6):
-        alone = jax.tree.map(lambda field, row=row: field[row : row + 1], batch)
-        assert jitted_sample(logits[row : row + 1], alone)[0] == together[row]
-    order = np.array([3, 5, 0, 1, 4, 2])
-    assert (jitted_sample(logits[order], jax.tree.map(lambda field: field[order], batch)) == together[order]).all()
-
-
-def test_seed_and_index_each_change_the_draw():
-    by_index = draw(np.zeros(V), 256, seed=5, index=np.arange(256))
-    by_seed = draw(np.zeros(V), 256)
-    assert len(set(by_index)) == len(set(by_seed)) == V and (by_index != by_seed).any()
-    assert (by_index == draw(np.zeros(V), 256, seed=5, index=np.arange(256))).all()
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1e-40, 1e-6])
-def test_no_temperature_is_greedy_in_a_mixed_batch(temperature):
-    logits = jnp.array(np.random.default_rng(3).normal(size=(8, V)), jnp.float32)
-    batch = make_batch(8, seed=np.arange(8), temperature=[temperature, 1.0] * 4)
-    assert (jitted_sample(logits, batch)[::2] == greedy(logits)[::2]).all()
-
-
-HARD = {
-    "huge": [3e38, -3e38, 3e38],
-    "inf": [-np.inf, 1.0, -np.inf],
-    "one of many": [-np.inf] * (V - 1) + [-50.0],
-    "nan": [np.nan, 1.0, -np.inf],
-    "tiny": [1e-45, 0.0, -1e-45],
-}
-
-
-@pytest.mark.parametrize("name", HARD)
-@pytest.mark.parametrize(
-    "fields", [{}, {"temperature": 1e-3}, {"temperature": 100.0, "top_k": 2, "top_p": 0.5}], ids=str
-)
-def test_only_tokens_that_can_be_drawn_are(name, fields):
-    logits = np.array(HARD[name])
-    possible = np.flatnonzero(np.nan_to_num(logits, nan=-np.inf) > -1e38)
-    assert set(draw(logits, 64, **fields)) <= set(possible)
-
-
-def test_nothing_to_draw_is_still_a_token():
-    assert set(draw([-np.inf] * V, 8)) <= set(range(V)) and set(draw([np.nan] * V, 8, top_k=3)) <= set(range(V))
 
 
 def penalized(logits, prompt, output, repetition, presence, frequency):
@@ -189,7 +35,7 @@ def test_penalties_count_prompt_and_output_apart():
     history = np.full((3, 9), -1, np.int32)
     for row, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         history[row, : len(prompt + output)] = prompt + output
-    counts = count_tokens(jnp.array(history), jnp.array([len(p) for p in prompts], jnp.int32), V)
+    counts = count_tokens(no_counts(3, V), jnp.array(history), jnp.array([len(p) for p in prompts], jnp.int32))
     counts = bump(counts, jnp.array([3, -1, 0], jnp.int32))
     outputs[0].append(3)
     outputs[2].append(0)
@@ -198,12 +44,14 @@ def test_penalties_count_prompt_and_output_apart():
     expected = [penalized(*row) for row in zip(logits, prompts, outputs, *values.values(), strict=True)]
     result = penalize(jnp.array(logits, jnp.float32), batch, counts)
     np.testing.assert_allclose(result, expected, atol=1e-5)
-    assert (jitted_sample(jnp.array(logits, jnp.float32), batch, counts) == np.argmax(expected, axis=1)).all()
+    assert (
+        jnp.argmax(penalize(jnp.array(logits, jnp.float32), batch, counts), axis=1) == np.argmax(expected, axis=1)
+    ).all()
 
 
 def test_penalties_that_are_off_change_nothing():
     logits = jnp.array(np.random.default_rng(5).normal(size=(2, V)), jnp.float32)
-    counts = count_tokens(jnp.array([[1, 2], [3, -1]], jnp.int32), jnp.array([1, 1], jnp.int32), V)
+    counts = count_tokens(no_counts(2, V), jnp.array([[1, 2], [3, -1]], jnp.int32), jnp.array([1, 1], jnp.int32))
     assert (penalize(logits, make_batch(2), counts) == logits).all()
 
 

@@ -1,0 +1,245 @@
+"""The draw in two Pallas kernels (Triton), one program per row, after XLA has found the largest logit of every line.
+
+A line is 128 tokens. The 64 best lines of a row hold its 64 best tokens, so where top_k is 64 or less, which is how the
+checkpoints ask to be sampled, all that follows looks at 8,192 tokens, which lie in registers, and not at the 262,144.
+So it does for rows without top-k whose threshold lies among those. The gaps of other rows are kept in memory and read
+once for every two binary digits of a threshold.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+from jaxtyping import Array, Float, Int, UInt32
+
+from pallas_kernels.core import Unsupported, launcher
+from pallas_kernels.draw import threefry
+from pallas_kernels.draw.reference import Rules, capped, farthest, gap_below, gumbel_of
+
+LINE = 128
+LINES = 64
+PIECE = LINES * LINE
+"""Tokens that a program looks at together."""
+MAX_BARRED = 8
+"""Each is a comparison of every element."""
+WARPS = 16
+ANY = pl.BlockSpec(memory_space=pl.ANY)
+
+
+class RowRules(NamedTuple):
+    """The rules of one row, in a kernel."""
+
+    temperature: Any
+    top_k: Any
+    top_p: Any
+    min_p: Any
+    seed: Any
+    index: Any
+
+
+Fold = Callable[[Callable[..., Any], Any], Any]
+"""`fold(step, carry)`: the carry after `carry = step(carry, gaps, columns)` for every piece of a row."""
+
+
+@launcher("cap", "barred", "interpret")
+def draw(
+    logits: Float[Array, "B V"],
+    rules: Rules,
+    *,
+    cap: float | None = None,
+    barred: tuple[int, ...] = (),
+    interpret: bool = False,
+) -> Int[Array, " B"]:
+    """See `api.draw`. Raises Unsupported for what is not its own."""
+    rows, size = logits.shape
+    if logits.dtype != jnp.float32 or size % LINE or len(barred) > MAX_BARRED:
+        raise Unsupported(f"{size} {logits.dtype} logits a row, {len(barred)} tokens barred")
+    maxima = line_maxima(logits, barred)
+    fields = [getattr(rules, name) for name in RowRules._fields]
+    token, _ = pl.pallas_call(
+        functools.partial(_draw_kernel, cap=cap, barred=barred, interpret=interpret),
+        grid=(rows,),
+        in_specs=[ANY] * (4 + len(fields)),
+        out_specs=[ANY, ANY],
+        out_shape=[jax.ShapeDtypeStruct((rows,), jnp.int32), jax.ShapeDtypeStruct((rows, size), jnp.float32)],
+        compiler_params=plt.CompilerParams(num_warps=WARPS, num_stages=1),
+        interpret=interpret,
+        name="draw",
+    )(logits, *best_lines(maxima, interpret=interpret), *fields)
+    return token
+
+
+def line_maxima(logits: Float[Array, "B V"], barred: tuple[int, ...]) -> Float[Array, "B C"]:
+    """The largest of every line, without NaN and what is barred."""
+    column = lax.broadcasted_iota(jnp.int32, logits.shape, 1)
+    is_out = functools.reduce(jnp.logical_or, (column == token for token in barred), jnp.isnan(logits))
+    logits = jnp.where(is_out, -jnp.inf, logits)
+    return jnp.max(logits.reshape(len(logits), -1, LINE), axis=-1)
+
+
+@launcher("interpret")
+def best_lines(
+    maxima: Float[Array, "B C"], *, interpret: bool = False
+) -> tuple[Int[Array, "B 64"], Float[Array, " B"], Float[Array, " B"]]:
+    """The LINES lines with the largest maxima, ascending, numbers from C on where there are no more; the largest of
+    all, and that of the lines left out."""
+    rows = len(maxima)
+    one = jax.ShapeDtypeStruct((rows,), jnp.float32)
+    return pl.pallas_call(
+        _lines_kernel,
+        grid=(rows,),
+        in_specs=[ANY],
+        out_specs=[ANY] * 3,
+        out_shape=(jax.ShapeDtypeStruct((rows, LINES), jnp.int32), one, one),
+        compiler_params=plt.CompilerParams(num_warps=8, num_stages=1),
+        interpret=interpret,
+        name="best_lines",
+    )(maxima)
+
+
+def _lines_kernel(maxima_ref: Any, lines_ref: Any, top_ref: Any, next_ref: Any) -> None:
+    row, count = pl.program_id(0), maxima_ref.shape[1]
+    line = lax.iota(jnp.int32, max(LINES, pl.next_power_of_2(count)))
+    value = plt.load(maxima_ref.at[row, line], mask=line < count, other=-jnp.inf)
+    order = _ordered(value)
+
+    def one_bit(step: Array, found: Array) -> Array:
+        tried = found | (jnp.uint32(1) << (jnp.uint32(31) - step.astype(jnp.uint32)))
+        return jnp.where(jnp.sum((order >= tried).astype(jnp.int32)) >= LINES, tried, found)
+
+    last = lax.fori_loop(0, 32, one_bit, jnp.uint32(0))
+    better, tied = order > last, order == last
+    room = LINES - jnp.sum(better.astype(jnp.int32))
+    chosen = better | (tied & (jnp.cumsum(tied.astype(jnp.int32)) <= room))
+    place = jnp.where(chosen, jnp.cumsum(chosen.astype(jnp.int32)) - 1, LINES)
+    plt.store(lines_ref.at[row, place], line, mask=chosen)
+    plt.store(top_ref.at[row], jnp.max(value))
+    plt.store(next_ref.at[row], jnp.max(jnp.where(chosen, -jnp.inf, value)))
+
+
+def _ordered(x: Float[Array, "*shape"]) -> UInt32[Array, "*shape"]:
+    """Numbers that order as the floats do."""
+    bits = lax.bitcast_convert_type(x, jnp.uint32)
+    return jnp.where(x < 0, ~bits, bits | jnp.uint32(0x80000000))
+
+
+def _draw_kernel(
+    logits_ref: Any,
+    lines_ref: Any,
+    top_ref: Any,
+    next_ref: Any,
+    *refs: Any,
+    cap: float | None,
+    barred: tuple[int, ...],
+    interpret: bool,
+) -> None:
+    *rule_refs, out_ref, gaps_ref = refs
+    row, size = pl.program_id(0), logits_ref.shape[1]
+    rules = RowRules(*(plt.load(ref.at[row]) for ref in rule_refs))
+    pieces, slot = pl.cdiv(size, PIECE), lax.iota(jnp.int32, PIECE)
+
+    def gap_of(logits: Array) -> Array:
+        return gap_below(capped(plt.load(top_ref.at[row]), cap), logits, rules.temperature)
+
+    def gaps_of(column: Array) -> Array:
+        x = plt.load(logits_ref.at[row, column], mask=column < size, other=-jnp.inf)
+        x = jnp.where(jnp.isnan(x), -jnp.inf, capped(x, cap))
+        return gap_of(functools.reduce(lambda left, token: jnp.where(column == token, -jnp.inf, left), barred, x))
+
+    def keep(piece: Array, mass: Array) -> Array:
+        column = piece * PIECE + slot
+        gap = gaps_of(column)
+        plt.store(gaps_ref.at[row, column], gap, mask=column < size)
+        return mass + jnp.exp(-gap)
+
+    def fold_all(step: Callable[..., Any], carry: Any) -> Any:
+        def one(piece: Array, carry: Any) -> Any:
+            column = piece * PIECE + slot
+            return step(carry, plt.load(gaps_ref.at[row, column], mask=column < size, other=jnp.inf), column)
+
+        return lax.fori_loop(0, pieces, one, carry)
+
+    in_lines = (rules.temperature <= 0) | ((rules.top_k > 0) & (rules.top_k <= LINES))
+    kept = jnp.where(in_lines, jnp.int32(0), jnp.int32(pieces))
+    of_all = jnp.sum(lax.fori_loop(jnp.int32(0), kept, keep, jnp.zeros(PIECE, jnp.float32)))
+    if not interpret:
+        plt.debug_barrier()  # Threads read what others have kept.
+
+    column = plt.load(lines_ref.at[row, lax.div(slot, LINE)]) * LINE + lax.rem(slot, LINE)
+    gap = gaps_of(column)
+
+    def fold_lines(step: Callable[..., Any], carry: Any) -> Any:
+        return step(carry, gap, column)
+
+    last = _last_kept(fold_lines, rules, jnp.where(in_lines, -1.0, of_all), digit_bits=1)
+    # Without top-k the threshold is that of all tokens if it comes before the best token of the lines not looked at.
+    is_last = in_lines | ((rules.top_k <= 0) & (last < _bits(gap_of(capped(plt.load(next_ref.at[row]), cap)))))
+    token = lax.cond(
+        is_last,
+        lambda: _drawn(fold_lines, rules, last),
+        lambda: _drawn(fold_all, rules, _last_kept(fold_all, rules, jnp.float32(-1), digit_bits=2)),
+    )
+    plt.store(out_ref.at[row], token)
+
+
+def _last_kept(fold: Fold, rules: RowRules, mass_of_all: Array, digit_bits: int) -> Array:
+    """The bits of the largest gap that top-k, then top-p, then min-p leave. mass_of_all: -1 for that of the fold."""
+    by_k = _search(fold, jnp.ones_like, rules.top_k.astype(jnp.float32), rules.top_k > 0, digit_bits)
+
+    def mass(gap: Array) -> Array:
+        return jnp.where(_bits(gap) <= by_k, jnp.exp(-gap), 0.0)
+
+    left = jnp.sum(fold(lambda total, gap, _: total + mass(gap), jnp.zeros(PIECE, jnp.float32)))
+    left = jnp.where(mass_of_all < 0, left, mass_of_all)
+    by_p = _search(fold, mass, rules.top_p * left, rules.top_p < 1, digit_bits)
+    return jnp.minimum(jnp.minimum(by_k, by_p), farthest(rules.min_p))
+
+
+def _drawn(fold: Fold, rules: RowRules, last: Array) -> Array:
+    """The token, among those of a gap of at most `last`."""
+    key = threefry.fold_in(rules.seed, rules.index.astype(jnp.uint32))
+    is_greedy = rules.temperature <= 0
+
+    def better(best: tuple[Array, Array], gap: Array, column: Array) -> tuple[Array, Array]:
+        noise = jnp.where(is_greedy, 0.0, gumbel_of(threefry.bits(key, column.astype(jnp.uint32))))
+        score = jnp.where(_bits(gap) <= last, noise - gap, -jnp.inf)
+        is_better = (score > best[0]) | (best[1] < 0)
+        return jnp.where(is_better, score, best[0]), jnp.where(is_better, column, best[1])
+
+    score, column = fold(better, (jnp.full(PIECE, -jnp.inf), jnp.full(PIECE, -1)))
+    return jnp.min(jnp.where(score == jnp.max(score), column, jnp.iinfo(jnp.int32).max))
+
+
+def _search(fold: Fold, weight: Callable[[Array], Array], limit: Array, is_on: Array, digit_bits: int) -> Array:
+    """The largest t such that the tokens better than t weigh less than `limit` together; see `reference`.
+
+    Where it is not `is_on`, the largest there is.
+    """
+    digits = range(1, 2**digit_bits)
+
+    def one_digit(step: Array, found: Array) -> Array:
+        shift = jnp.uint32(32 - digit_bits) - jnp.uint32(digit_bits) * step.astype(jnp.uint32)
+        tried = [found | (jnp.uint32(digit) << shift) for digit in digits]
+
+        def add(totals: tuple[Array, ...], gap: Array, _: Array) -> tuple[Array, ...]:
+            weights, bits = weight(gap), _bits(gap)
+            return tuple(total + jnp.where(bits < t, weights, 0.0) for total, t in zip(totals, tried, strict=True))
+
+        totals = fold(add, (jnp.zeros(PIECE, jnp.float32),) * len(digits))
+        digit = sum(((jnp.sum(total) < limit).astype(jnp.uint32) for total in totals), jnp.uint32(0))
+        return found | (digit << shift)
+
+    first = jnp.where(is_on, jnp.uint32(0), jnp.uint32(0xFFFFFFFF))
+    steps = jnp.where(is_on, jnp.int32(32 // digit_bits), jnp.int32(0))
+    return lax.fori_loop(jnp.int32(0), steps, one_digit, first)
+
+
+def _bits(gap: Array) -> Array:
+    return lax.bitcast_convert_type(gap, jnp.uint32)
