@@ -70,6 +70,7 @@ class GpuStep:
     compiled: jax.stages.Compiled
     hlo: str
     launches: list[Launch]
+    graphed: frozenset[str]  # thunk kinds inside of graphs
 
     def copies_of(self, shape: tuple[int, ...]) -> list[str]:
         dims = ",".join(map(str, shape))
@@ -118,12 +119,28 @@ def compile_for_gpu(
             lowering = None if kernels else named_kernels.LOWERING
             compiled = jitted.trace(*args).lower(_private_parameters=lowering).compile(compiler_options=options)
         launches = [launch for file in sorted(pathlib.Path(dump).glob("*thunk_sequence.txt")) for launch in _read(file)]
+        graphed = [_graphed(file) for file in pathlib.Path(dump).glob("*thunk_sequence_after_thunk_passes.txt")]
     hlo = compiled.as_text() or ""
     launches += [Launch("named", name, line) for name, line in named_kernels.kernel_calls(hlo)]
-    return GpuStep(compiled, hlo, launches)
+    return GpuStep(compiled, hlo, launches, frozenset().union(*graphed))
 
 
 def _read(thunk_sequence: pathlib.Path) -> list[Launch]:
     lines = thunk_sequence.read_text().splitlines()
     thunks = [(re.match(r"\s*\d+: (k\w+)\s+(?:\[[^\]]*\]\s*)?(\S*)", line), line.strip()) for line in lines]
     return [Launch(match[1], match[2], line) for match, line in thunks if match and match[1] not in CONTAINERS]
+
+
+def _graphed(thunk_sequence: pathlib.Path) -> set[str]:
+    """Kinds of the thunks that stand below a graph."""
+    kinds, graph_indent = set(), None
+    for line in thunk_sequence.read_text().splitlines():
+        indent = len(line) - len(line.lstrip())
+        if graph_indent is not None and indent <= graph_indent:
+            graph_indent = None
+        if match := re.match(r"\s*\d+: (k\w+)", line):
+            if graph_indent is not None:
+                kinds.add(match[1])
+            elif match[1] == "kCommandBuffer":
+                graph_indent = indent
+    return kinds
