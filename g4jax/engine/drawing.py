@@ -14,7 +14,7 @@ from g4jax.engine.report import Report
 from g4jax.models.text import TextModel
 from g4jax.sample.logits import SamplingBatch, bump, count_tokens, greedy, logprobs_of, no_counts, penalize
 from g4jax.sample.params import MAX_LOGPROBS
-from pallas_kernels.core import Implementation
+from pallas_kernels.core import Implementation, resolve
 from pallas_kernels.draw import Rules, capped, draw
 
 
@@ -89,11 +89,14 @@ class Drawing:
 
     def _report(self, logits: Float[Array, "B V"], drawn: Int[Array, " B"]) -> Report:
         """Of the model's own distribution, before anything that the request does to it."""
-        return lax.cond(
-            jnp.any(self.shaping["reported"] > 0),
-            lambda: logprobs_of(logits, drawn, MAX_LOGPROBS),
-            lambda: self.no_report(drawn.shape[0]),
-        )
+
+        def told() -> Report:
+            return logprobs_of(logits, drawn, MAX_LOGPROBS, self.implementation)
+
+        # The kernels are cheaper than a conditional, of which the host would have to know how it ends.
+        if resolve(self.implementation) != "reference":
+            return told()
+        return lax.cond(jnp.any(self.shaping["reported"] > 0), told, lambda: self.no_report(drawn.shape[0]))
 
     def _drawn(
         self, logits: Float[Array, "B V"], rules: Rules, cap: float | None = None, barred: tuple[int, ...] = ()

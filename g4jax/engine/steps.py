@@ -120,7 +120,7 @@ class Step:
 
         def score_part(part: Int[Array, ""], reports: Report) -> Report:
             places = part * together + jnp.arange(together)  # gathered: a slice would be such a copy as `_with` avoids
-            report = logprobs_of(model.logits(h[places]), targets[places], MAX_LOGPROBS)
+            report = logprobs_of(model.logits(h[places]), targets[places], MAX_LOGPROBS, self.implementation)
             return _with(reports, report, part)
 
         nothing = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), nothing_reported(together))

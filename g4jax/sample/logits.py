@@ -4,10 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from pallas_kernels.draw import Rules
+from pallas_kernels.core import Implementation
+from pallas_kernels.draw import Rules, largest
 
 Counts = tuple[Bool[Array, "B V"], Int[Array, "B V"]]
 """(the prompt holds the token, how often the output does)"""
@@ -61,22 +61,11 @@ def bump(counts: Counts, tokens: Int[Array, " B"]) -> Counts:
 
 
 def logprobs_of(
-    logits: Float[Array, "B V"], tokens: Int[Array, " B"], top: int
+    logits: Float[Array, "B V"], tokens: Int[Array, " B"], top: int, implementation: Implementation | None = None
 ) -> tuple[Float[Array, " B"], Int[Array, "B top"], Float[Array, "B top"]]:
     """Log probabilities (natural) of `tokens`, and the ids and log probabilities of the `top` likeliest."""
-    logprobs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    rows, column = jnp.arange(logits.shape[0]), jnp.arange(logits.shape[1], dtype=jnp.int32)
-
-    # Nothing is written in place, neither what is found nor over it: XLA would copy on a stream of its own.
-    def next_best(step, carry):
-        (value, token), ids, values = carry
-        is_later = (logprobs < value[:, None]) | ((logprobs == value[:, None]) & (column > token[:, None]))
-        token = greedy(jnp.where(is_later, logprobs, -jnp.inf))
-        value, is_place = logprobs[rows, token], jnp.arange(top) == step
-        ids, values = jnp.where(is_place, token[:, None], ids), jnp.where(is_place, value[:, None], values)
-        return (value, token), ids, values
-
-    first = jnp.full(rows.shape, jnp.inf), jnp.full(rows.shape, -1, jnp.int32)
-    shape = (len(rows), top)
-    _, ids, values = lax.fori_loop(0, top, next_best, (first, jnp.zeros(shape, jnp.int32), jnp.zeros(shape)))
-    return logprobs[rows, tokens], ids, values
+    ids, values = largest(logits, top, implementation=implementation)
+    best = jnp.max(logits, axis=-1)
+    total = jnp.log(jnp.sum(jnp.exp(logits - best[:, None]), axis=-1))
+    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=1)[:, 0]
+    return chosen - best - total, ids, values - best[:, None] - total[:, None]

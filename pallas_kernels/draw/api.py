@@ -1,14 +1,14 @@
-"""The public draw: the implementation is chosen here."""
+"""The public draw, and the largest logits: the implementation is chosen here."""
 
 from __future__ import annotations
 
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Implementation, Unsupported, resolve
-from pallas_kernels.draw import reference, triton
+from pallas_kernels.draw import reference, triton, triton_largest
 from pallas_kernels.draw.reference import Rules, capped
 
-__all__ = ["Rules", "capped", "draw"]
+__all__ = ["Rules", "capped", "draw", "largest"]
 
 
 def draw(
@@ -36,3 +36,19 @@ def draw(
         except Unsupported:
             pass
     return reference.draw(logits, rules, cap=cap, barred=barred)
+
+
+def largest(
+    logits: Float[Array, "B V"], count: int, *, implementation: Implementation | None = None
+) -> tuple[Int[Array, "B N"], Float[Array, "B N"]]:
+    """The tokens of the `count` largest logits of each row, and these; of equal ones the lower token first.
+
+    NaN counts as -inf. Once only -inf is left, the tokens mean nothing.
+    """
+    chosen = resolve(implementation)
+    if chosen != "reference":
+        try:
+            return triton_largest.largest(logits, count, interpret=chosen == "interpret")
+        except Unsupported:
+            pass
+    return reference.largest(logits, count)

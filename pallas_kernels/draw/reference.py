@@ -130,3 +130,23 @@ def gumbel_of(bits: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
     # Here the small values, those that win, keep all 32 bits.
     uniform = (bits.astype(jnp.float32) + 0.5) * 2.0**-32
     return -jnp.log(-jnp.log1p(-jnp.minimum(uniform, 1 - 2.0**-24)))
+
+
+def largest(logits: Float[Array, "B V"], count: int) -> tuple[Int[Array, "B N"], Float[Array, "B N"]]:
+    """See `api.largest`."""
+    column = jnp.arange(logits.shape[1], dtype=jnp.int32)
+    logits = jnp.where(jnp.isnan(logits), -jnp.inf, logits)
+
+    # Nothing is written in place, neither what is found nor over it: XLA would copy on a stream of its own.
+    def next_best(step, carry):
+        (value, token), ids, values = carry
+        is_later = (logits < value[:, None]) | ((logits == value[:, None]) & (column > token[:, None]))
+        token = jnp.argmax(jnp.where(is_later, logits, -jnp.inf), axis=-1).astype(jnp.int32)
+        value, is_place = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0], jnp.arange(count) == step
+        ids, values = jnp.where(is_place, token[:, None], ids), jnp.where(is_place, value[:, None], values)
+        return (value, token), ids, values
+
+    rows = len(logits)
+    first = jnp.full(rows, jnp.inf), jnp.full(rows, -1, jnp.int32)
+    nothing = jnp.zeros((rows, count), jnp.int32), jnp.zeros((rows, count))
+    return lax.fori_loop(0, count, next_best, (first, *nothing))[1:]

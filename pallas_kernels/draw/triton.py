@@ -1,9 +1,9 @@
-"""The draw in two Pallas kernels (Triton), one program per row, after XLA has found the largest logit of every line.
+"""The draw, one Pallas kernel (Triton) after the best lines are known: one program per row.
 
-A line is 128 tokens. The 64 best lines of a row hold its 64 best tokens, so where top_k is 64 or less, which is how the
-checkpoints ask to be sampled, all that follows looks at 8,192 tokens, which lie in registers, and not at the 262,144.
-So it does for rows without top-k whose threshold lies among those. The gaps of other rows are kept in memory and read
-once for every two binary digits of a threshold.
+The 64 best lines of a row hold its 64 best tokens. So where top_k is 64 or less, which is how the checkpoints ask to be
+sampled, a program looks at 8,192 tokens, which lie in its registers, and not at the 262,144; the same where no top_k is
+set and the threshold turns out to lie among those. The gaps of other rows are kept in memory and read once for every
+two binary digits of a threshold.
 """
 
 from __future__ import annotations
@@ -17,20 +17,16 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Unsupported, launcher
 from pallas_kernels.draw import threefry
+from pallas_kernels.draw.lines import ANY, LINES, PIECE, best_lines, check_lines, columns_of, line_maxima, load_logits
 from pallas_kernels.draw.reference import Rules, capped, farthest, gap_below, gumbel_of
 
-LINE = 128
-LINES = 64
-PIECE = LINES * LINE
-"""Tokens that a program looks at together."""
 MAX_BARRED = 8
 """Each is a comparison of every element."""
 WARPS = 16
-ANY = pl.BlockSpec(memory_space=pl.ANY)
 
 
 class RowRules(NamedTuple):
@@ -59,8 +55,9 @@ def draw(
 ) -> Int[Array, " B"]:
     """See `api.draw`. Raises Unsupported for what is not its own."""
     rows, size = logits.shape
-    if logits.dtype != jnp.float32 or size % LINE or len(barred) > MAX_BARRED:
-        raise Unsupported(f"{size} {logits.dtype} logits a row, {len(barred)} tokens barred")
+    check_lines(logits)
+    if len(barred) > MAX_BARRED:
+        raise Unsupported(f"{len(barred)} tokens barred")
     maxima = line_maxima(logits, barred)
     fields = [getattr(rules, name) for name in RowRules._fields]
     token, _ = pl.pallas_call(
@@ -74,60 +71,6 @@ def draw(
         name="draw",
     )(logits, *best_lines(maxima, interpret=interpret), *fields)
     return token
-
-
-def line_maxima(logits: Float[Array, "B V"], barred: tuple[int, ...]) -> Float[Array, "B C"]:
-    """The largest of every line, without NaN and what is barred."""
-    column = lax.broadcasted_iota(jnp.int32, logits.shape, 1)
-    is_out = functools.reduce(jnp.logical_or, (column == token for token in barred), jnp.isnan(logits))
-    logits = jnp.where(is_out, -jnp.inf, logits)
-    return jnp.max(logits.reshape(len(logits), -1, LINE), axis=-1)
-
-
-@launcher("interpret")
-def best_lines(
-    maxima: Float[Array, "B C"], *, interpret: bool = False
-) -> tuple[Int[Array, "B 64"], Float[Array, " B"], Float[Array, " B"]]:
-    """The LINES lines with the largest maxima, ascending, numbers from C on where there are no more; the largest of
-    all, and that of the lines left out."""
-    rows = len(maxima)
-    one = jax.ShapeDtypeStruct((rows,), jnp.float32)
-    return pl.pallas_call(
-        _lines_kernel,
-        grid=(rows,),
-        in_specs=[ANY],
-        out_specs=[ANY] * 3,
-        out_shape=(jax.ShapeDtypeStruct((rows, LINES), jnp.int32), one, one),
-        compiler_params=plt.CompilerParams(num_warps=8, num_stages=1),
-        interpret=interpret,
-        name="best_lines",
-    )(maxima)
-
-
-def _lines_kernel(maxima_ref: Any, lines_ref: Any, top_ref: Any, next_ref: Any) -> None:
-    row, count = pl.program_id(0), maxima_ref.shape[1]
-    line = lax.iota(jnp.int32, max(LINES, pl.next_power_of_2(count)))
-    value = plt.load(maxima_ref.at[row, line], mask=line < count, other=-jnp.inf)
-    order = _ordered(value)
-
-    def one_bit(step: Array, found: Array) -> Array:
-        tried = found | (jnp.uint32(1) << (jnp.uint32(31) - step.astype(jnp.uint32)))
-        return jnp.where(jnp.sum((order >= tried).astype(jnp.int32)) >= LINES, tried, found)
-
-    last = lax.fori_loop(0, 32, one_bit, jnp.uint32(0))
-    better, tied = order > last, order == last
-    room = LINES - jnp.sum(better.astype(jnp.int32))
-    chosen = better | (tied & (jnp.cumsum(tied.astype(jnp.int32)) <= room))
-    place = jnp.where(chosen, jnp.cumsum(chosen.astype(jnp.int32)) - 1, LINES)
-    plt.store(lines_ref.at[row, place], line, mask=chosen)
-    plt.store(top_ref.at[row], jnp.max(value))
-    plt.store(next_ref.at[row], jnp.max(jnp.where(chosen, -jnp.inf, value)))
-
-
-def _ordered(x: Float[Array, "*shape"]) -> UInt32[Array, "*shape"]:
-    """Numbers that order as the floats do."""
-    bits = lax.bitcast_convert_type(x, jnp.uint32)
-    return jnp.where(x < 0, ~bits, bits | jnp.uint32(0x80000000))
 
 
 def _draw_kernel(
@@ -149,8 +92,7 @@ def _draw_kernel(
         return gap_below(capped(plt.load(top_ref.at[row]), cap), logits, rules.temperature)
 
     def gaps_of(column: Array) -> Array:
-        x = plt.load(logits_ref.at[row, column], mask=column < size, other=-jnp.inf)
-        x = jnp.where(jnp.isnan(x), -jnp.inf, capped(x, cap))
+        x = load_logits(logits_ref, row, column, cap)
         return gap_of(functools.reduce(lambda left, token: jnp.where(column == token, -jnp.inf, left), barred, x))
 
     def keep(piece: Array, mass: Array) -> Array:
@@ -172,7 +114,7 @@ def _draw_kernel(
     if not interpret:
         plt.debug_barrier()  # Threads read what others have kept.
 
-    column = plt.load(lines_ref.at[row, lax.div(slot, LINE)]) * LINE + lax.rem(slot, LINE)
+    column = columns_of(lines_ref, row)
     gap = gaps_of(column)
 
     def fold_lines(step: Callable[..., Any], carry: Any) -> Any:

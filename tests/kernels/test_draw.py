@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pallas_kernels.draw import Rules, reference, threefry, triton
-from tests.kernels.device import INTERPRET
+from pallas_kernels.draw import Rules, largest, lines, reference, threefry, triton
+from tests.kernels.device import INTERPRET, KERNEL
 
 V = 24
 OFF = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=0, index=0)
@@ -174,7 +174,7 @@ def kernel_draw(logits, rules: Rules, **more) -> np.ndarray:
     return np.asarray(triton.draw(jnp.array(logits, jnp.float32), rules, **more, interpret=INTERPRET))
 
 
-LINED = 80 * triton.LINE + 128
+LINED = 80 * lines.LINE + 128
 """More lines than are looked at, and no multiple of what is looked at together."""
 RULES = [
     {"top_k": 64, "top_p": 0.95},
@@ -201,6 +201,16 @@ def test_the_kernel_draws_what_the_reference_draws(size: int, rules: dict):
         assert more == {} or not set(expected) & set(more["barred"])
 
 
+@pytest.mark.parametrize("size", [lines.LINE, LINED])
+def test_nothing_past_the_end_is_drawn(size: int):
+    """A soft cap must make no ordinary token of what is no number or not there."""
+    logits = np.full((16, size), np.nan)
+    logits[:, 5] = -1e9
+    for top_k in (0, 64):
+        drawn = kernel_draw(logits, make_rules(16, seed=np.arange(16), temperature=50.0, top_k=top_k), cap=30.0)
+        assert set(drawn) == {5}
+
+
 @pytest.mark.parametrize("top_k", [0, 2, 64])
 def test_the_kernel_keeps_hard_logits_apart(top_k: int):
     rng = np.random.default_rng(0)
@@ -219,22 +229,22 @@ def test_the_kernel_keeps_hard_logits_apart(top_k: int):
 def test_of_equal_lines_the_kernel_takes_the_first():
     """Where more lines are equal than it looks at, the reference keeps the tokens of all."""
     drawn = kernel_draw(np.zeros((64, LINED)), make_rules(64, seed=np.arange(64), top_k=2))
-    assert len(set(drawn)) > 50 and max(drawn) < triton.PIECE
+    assert len(set(drawn)) > 50 and max(drawn) < lines.PIECE
 
 
 def test_the_lines_are_those_with_the_largest_maxima():
     rng = np.random.default_rng(1)
     maxima = np.stack([rng.normal(size=200), rng.integers(0, 3, 200), -np.arange(200.0), np.full(200, -np.inf)])
-    lines, top, left_out = triton.best_lines(jnp.array(maxima, jnp.float32), interpret=INTERPRET)
+    found, top, left_out = lines.best_lines(jnp.array(maxima, jnp.float32), interpret=INTERPRET)
     order = np.argsort(-maxima, axis=1, kind="stable")
-    np.testing.assert_array_equal(lines, np.sort(order[:, : triton.LINES], axis=1))
-    largest = np.take_along_axis(maxima, order[:, [0, triton.LINES]], axis=1).astype(np.float32)
+    np.testing.assert_array_equal(found, np.sort(order[:, : lines.LINES], axis=1))
+    largest = np.take_along_axis(maxima, order[:, [0, lines.LINES]], axis=1).astype(np.float32)
     np.testing.assert_array_equal(np.stack([top, left_out], axis=1), largest)
 
 
 def test_few_lines_are_all_looked_at():
-    lines, *_ = triton.best_lines(jnp.zeros((1, 5)), interpret=INTERPRET)
-    assert lines[0, :5].tolist() == [0, 1, 2, 3, 4]
+    found, *_ = lines.best_lines(jnp.zeros((1, 5)), interpret=INTERPRET)
+    assert found[0, :5].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_random_bits_are_those_of_jax():
@@ -243,3 +253,22 @@ def test_random_bits_are_those_of_jax():
         seed, index = jnp.uint32(seed), jnp.uint32(index)
         expected = jax.random.bits(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), index), (1000,))
         np.testing.assert_array_equal(threefry.bits(threefry.fold_in(seed, index), element), expected)
+
+
+@pytest.mark.parametrize("implementation", ["reference", KERNEL])
+@pytest.mark.parametrize("size", [256, LINED])
+def test_the_largest_are_those_of_a_stable_sort(size: int, implementation):
+    rng = np.random.default_rng(size)
+    logits = np.stack([rng.normal(size=size), rng.integers(0, 3, size), np.zeros(size), -np.arange(size)])
+    ids, values = largest(jnp.array(logits, jnp.float32), 20, implementation=implementation)
+    expected = np.argsort(-logits, axis=1, kind="stable")[:, :20]
+    np.testing.assert_array_equal(ids, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(logits, expected, axis=1).astype(np.float32))
+
+
+@pytest.mark.parametrize("implementation", ["reference", KERNEL])
+def test_what_is_no_number_is_not_among_the_largest(implementation):
+    logits = np.where(np.arange(LINED) % 3 == 0, np.nan, np.arange(LINED, dtype=np.float32))
+    ids, values = largest(jnp.array(logits)[None], 5, implementation=implementation)
+    expected = [token for token in range(LINED - 1, 0, -1) if token % 3][:5]
+    assert ids[0].tolist() == expected == values[0].tolist()
