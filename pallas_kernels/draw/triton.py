@@ -84,51 +84,83 @@ def _draw_kernel(
     interpret: bool,
 ) -> None:
     *rule_refs, out_ref, gaps_ref = refs
-    row, size = pl.program_id(0), logits_ref.shape[1]
-    rules = RowRules(*(plt.load(ref.at[row]) for ref in rule_refs))
-    pieces, slot = pl.cdiv(size, PIECE), lax.iota(jnp.int32, PIECE)
-
-    def gap_of(logits: Array) -> Array:
-        return gap_below(capped(plt.load(top_ref.at[row]), cap), logits, rules.temperature)
-
-    def gaps_of(column: Array) -> Array:
-        x = load_logits(logits_ref, row, column, cap)
-        return gap_of(functools.reduce(lambda left, token: jnp.where(column == token, -jnp.inf, left), barred, x))
-
-    def keep(piece: Array, mass: Array) -> Array:
-        column = piece * PIECE + slot
-        gap = gaps_of(column)
-        plt.store(gaps_ref.at[row, column], gap, mask=column < size)
-        return mass + jnp.exp(-gap)
-
-    def fold_all(step: Callable[..., Any], carry: Any) -> Any:
-        def one(piece: Array, carry: Any) -> Any:
-            column = piece * PIECE + slot
-            return step(carry, plt.load(gaps_ref.at[row, column], mask=column < size, other=jnp.inf), column)
-
-        return lax.fori_loop(0, pieces, one, carry)
-
+    index = pl.program_id(0)
+    rules = RowRules(*(plt.load(ref.at[index]) for ref in rule_refs))
+    row = Row(logits_ref, gaps_ref, index, capped(plt.load(top_ref.at[index]), cap), rules.temperature, cap, barred)
     in_lines = (rules.temperature <= 0) | ((rules.top_k > 0) & (rules.top_k <= LINES))
-    kept = jnp.where(in_lines, jnp.int32(0), jnp.int32(pieces))
-    of_all = jnp.sum(lax.fori_loop(jnp.int32(0), kept, keep, jnp.zeros(PIECE, jnp.float32)))
+    mass_of_all = row.keep_gaps(~in_lines)
     if not interpret:
         plt.debug_barrier()  # Threads read what others have kept.
-
-    column = columns_of(lines_ref, row)
-    gap = gaps_of(column)
+    column = columns_of(lines_ref, index)
+    gap = row.gaps(column)
 
     def fold_lines(step: Callable[..., Any], carry: Any) -> Any:
         return step(carry, gap, column)
 
-    last = _last_kept(fold_lines, rules, jnp.where(in_lines, -1.0, of_all), digit_bits=1)
+    last = _last_kept(fold_lines, rules, jnp.where(in_lines, -1.0, mass_of_all), digit_bits=1)
     # Without top-k the threshold is that of all tokens if it comes before the best token of the lines not looked at.
-    is_last = in_lines | ((rules.top_k <= 0) & (last < _bits(gap_of(capped(plt.load(next_ref.at[row]), cap)))))
+    not_seen = _bits(row.gap(capped(plt.load(next_ref.at[index]), cap)))
     token = lax.cond(
-        is_last,
+        in_lines | ((rules.top_k <= 0) & (last < not_seen)),
         lambda: _drawn(fold_lines, rules, last),
-        lambda: _drawn(fold_all, rules, _last_kept(fold_all, rules, jnp.float32(-1), digit_bits=2)),
+        lambda: _drawn(row.fold_kept, rules, _last_kept(row.fold_kept, rules, jnp.float32(-1), digit_bits=2)),
     )
-    plt.store(out_ref.at[row], token)
+    plt.store(out_ref.at[index], token)
+
+
+class Row(NamedTuple):
+    """In the kernel: a row and the gaps of its tokens, how far they lie below `top`; see `reference.gap_below`."""
+
+    logits_ref: Any
+    gaps_ref: Any
+    index: Any
+    top: Any
+    temperature: Any
+    cap: float | None
+    barred: tuple[int, ...]
+
+    def gap(self, logits: Array) -> Array:
+        return gap_below(self.top, logits, self.temperature)
+
+    def gaps(self, column: Array) -> Array:
+        """Of tokens; inf past the end."""
+        x = load_logits(self.logits_ref, self.index, column, self.cap)
+        return self.gap(
+            functools.reduce(lambda left, token: jnp.where(column == token, -jnp.inf, left), self.barred, x)
+        )
+
+    def keep_gaps(self, is_on: Array) -> Array:
+        """Writes those of all tokens to memory, where it `is_on`; their mass."""
+
+        def keep(piece: Array, mass: Array) -> Array:
+            column = self._columns(piece)
+            gap = self.gaps(column)
+            plt.store(self.gaps_ref.at[self.index, column], gap, mask=column < self._size)
+            return mass + jnp.exp(-gap)
+
+        pieces = jnp.where(is_on, jnp.int32(self._pieces), jnp.int32(0))
+        return jnp.sum(lax.fori_loop(jnp.int32(0), pieces, keep, jnp.zeros(PIECE, jnp.float32)))
+
+    def fold_kept(self, step: Callable[..., Any], carry: Any) -> Any:
+        """A `Fold` over what was kept."""
+
+        def one(piece: Array, carry: Any) -> Any:
+            column = self._columns(piece)
+            gap = plt.load(self.gaps_ref.at[self.index, column], mask=column < self._size, other=jnp.inf)
+            return step(carry, gap, column)
+
+        return lax.fori_loop(0, self._pieces, one, carry)
+
+    def _columns(self, piece: Array) -> Array:
+        return piece * PIECE + lax.iota(jnp.int32, PIECE)
+
+    @property
+    def _size(self) -> int:
+        return self.logits_ref.shape[1]
+
+    @property
+    def _pieces(self) -> int:
+        return pl.cdiv(self._size, PIECE)
 
 
 def _last_kept(fold: Fold, rules: RowRules, mass_of_all: Array, digit_bits: int) -> Array:
