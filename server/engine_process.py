@@ -81,9 +81,9 @@ Builder = Callable[[EngineOptions, ReportProgress], Engine]
 
 def build_engine(options: EngineOptions, progress: ReportProgress) -> Engine:
     """The real engine; jax is imported here and nowhere earlier."""
-    from g4jax.engine.launch import build_engine, keep_compiled_programs
+    from g4jax.engine.launch import build_engine, programs_folder
 
-    return build_engine(options, progress, kept=keep_compiled_programs())
+    return build_engine(options, progress, kept=programs_folder())
 
 
 def run_engine(conn: Connection, options: EngineOptions, build: Builder, log_level: str) -> None:

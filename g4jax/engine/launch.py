@@ -29,7 +29,7 @@ from pallas_kernels.core import Implementation
 
 Load = Callable[[Mesh, jnp.dtype], Leaves]
 
-COMPILED = Path.home() / ".cache" / "g4jax" / "compiled"
+PROGRAMS = Path.home() / ".cache" / "g4jax" / "compiled" / "programs"
 MIXING_SHARE = 8
 """Prompts go with those that decode where these are at least this part of the largest batch."""
 XLA_SHARE = 0.95
@@ -118,15 +118,13 @@ def assemble(
     return Engine(runner, _scheduler(config, capacity, options), sees_both_ways=config.text.sees_both_ways)
 
 
-def keep_compiled_programs() -> Path:
-    """For the whole process: the next start finds on disk what this one compiles; what changed is compiled anew.
+def programs_folder() -> Path | None:
+    """Where an engine keeps its programs as a whole for the next start; what changed is compiled anew.
 
-    Returns where an engine may keep its programs as a whole.
+    None where the user has JAX's own cache keep them: on a CPU a program that was read from that cache and written here
+    lacks functions when it runs.
     """
-    jax.config.update("jax_compilation_cache_dir", str(COMPILED))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return COMPILED / "programs"
+    return None if jax.config.jax_compilation_cache_dir else PROGRAMS
 
 
 def _store(folder: Path, config: Gemma4Config, runner: Runner) -> ProgramStore:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from g4jax.engine import program_store
-from g4jax.engine.launch import build_engine
+from g4jax.engine.launch import build_engine, programs_folder
 from g4jax.engine.options import EngineOptions
 from g4jax.engine.program_store import ProgramStore
 from g4jax.engine.programs import Programs
@@ -105,6 +105,16 @@ def test_those_not_used_for_the_longest_time_go(store, tmp_path, monkeypatch):
     store("first").tidy()
     assert [store(name).load(KEY) is not None for name in ("first", "second", "third")] == [True, False, True]
     assert {path.name for path in tmp_path.glob("*/*")} == {"decode-8-greedy"}
+
+
+def test_programs_are_kept_in_one_place(tmp_path):
+    """A CPU's program that JAX's cache gave lacks functions once it is written again and read."""
+    assert programs_folder() is not None
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    try:
+        assert programs_folder() is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
 
 
 def test_the_second_start_of_an_engine_lowers_nothing_and_answers_the_same(tmp_path, monkeypatch):
