@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from g4jax.engine.encoder_batch import launches
 from g4jax.engine.engine import Engine
@@ -14,19 +13,14 @@ from g4jax.media.inputs import PlacedInput, SoftInput
 from g4jax.sample.params import InvalidParameter, SamplingParams
 from g4jax.testing.checkpoints import write_checkpoint
 from g4jax.testing.configs import tiny
-from g4jax.testing.encoder_configs import tiny_with_encoders
-from tests.engine.tiny_engine import build, run
+from tests.engine.tiny_engine import build, run, write_wandering
 from tests.parity.media_reference import prompt
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("e2b")
-    write_checkpoint(folder, tiny_with_encoders("e2b"), dtype=np.float32)
-    tensors = load_file(folder / "model.safetensors")
-    # Answers wander, and what stands before them matters, where the last token says little of the next.
-    tensors["model.language_model.embed_tokens.weight"] *= 0.05
-    save_file(tensors, folder / "model.safetensors")
+    write_wandering(folder, "e2b", encoders=True)
     return folder
 
 
@@ -103,7 +97,7 @@ def test_scores_of_a_prompt_with_an_image(engine):
 
 @pytest.mark.parametrize("variant", ["31b", "12b"])
 def test_pieces_never_cut_an_image_that_is_seen_both_ways(variant, tmp_path):
-    write_checkpoint(tmp_path, tiny_with_encoders(variant), dtype=np.float32)
+    write_wandering(tmp_path, variant, encoders=True)
     ids, media = prompt(variant)
     answers = set()
     for most in (7, 16, 64):

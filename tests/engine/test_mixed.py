@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 from g4jax.engine import capacity
@@ -10,8 +9,6 @@ from g4jax.engine.engine import Engine
 from g4jax.engine.plan import MixedPlan
 from g4jax.engine.request import Request
 from g4jax.sample.params import SamplingParams
-from g4jax.testing.checkpoints import write_checkpoint
-from g4jax.testing.encoder_configs import tiny_with_encoders
 from tests.engine.tiny_engine import alone, build, requests, run, write_wandering
 from tests.parity.media_reference import prompt
 
@@ -47,7 +44,7 @@ def test_mixed_launches_change_no_answer(variant, meshes, tmp_path, mixing, monk
 
 
 def test_images_go_with_those_that_decode(tmp_path, mixing, monkeypatch):
-    write_checkpoint(tmp_path, tiny_with_encoders("31b"), dtype=np.float32)
+    write_wandering(tmp_path, "31b", encoders=True)
     engine = build(tmp_path, max_prefill_tokens=16)
     ids, media = prompt("31b")
     params = SamplingParams(temperature=0.0, max_tokens=12)

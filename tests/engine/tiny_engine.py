@@ -1,6 +1,7 @@
 """A tiny model whose greedy answers wander, and an engine over it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -13,13 +14,23 @@ from g4jax.engine.scheduler import Scheduler
 from g4jax.sample.params import SamplingParams
 from g4jax.testing.checkpoints import write_checkpoint
 from g4jax.testing.configs import Variant, tiny
+from g4jax.testing.encoder_configs import tiny_with_encoders
 
 SETTINGS = {"dtype": "float32", "max_batch": 4, "max_model_len": 96, "max_prefill_tokens": 16, "page_size": 4}
 
 
-def write_wandering(folder: Path, variant: Variant) -> None:
+def one_layer_of_each_kind(variant: Variant) -> dict[str, Any]:
+    """Changes of a config, for programs take a time to compile that grows with the layers. Where some layers share the
+    keys of others, there is one of each kind of these too."""
+    shared = 2 if tiny(variant)["text_config"]["num_kv_shared_layers"] else 0
+    kinds = ["sliding_attention", "full_attention"] * (2 if shared else 1)
+    return {"layer_types": kinds, "num_hidden_layers": len(kinds), "num_kv_shared_layers": shared}
+
+
+def write_wandering(folder: Path, variant: Variant, *, encoders: bool = False) -> None:
     """A random checkpoint in which a token says little of the next: the embedding is weak beside the layers."""
-    write_checkpoint(folder, tiny(variant), dtype=np.float32)
+    config = (tiny_with_encoders if encoders else tiny)(variant, **one_layer_of_each_kind(variant))
+    write_checkpoint(folder, config, dtype=np.float32)
     tensors = load_file(folder / "model.safetensors")
     tensors["model.language_model.embed_tokens.weight"] *= 0.05
     save_file(tensors, folder / "model.safetensors")
