@@ -24,22 +24,27 @@ def engine(folder, **changes) -> Engine:
     return build_engine(options, lambda text, done, total: None, compile_ahead=False)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_engine_agrees_with_stored_vectors(variant: Variant, tmp_path):
-    write_case(tmp_path, variant)
+@pytest.fixture(scope="module", params=VARIANTS)
+def case(request, tmp_path_factory) -> tuple[Variant, Engine]:
+    folder = tmp_path_factory.mktemp(request.param)
+    write_case(folder, request.param)
+    return request.param, engine(folder)
+
+
+def test_engine_agrees_with_stored_vectors(case):
+    variant, built = case
     expected = np.load(STORED / f"media_{variant}.npz")["logits"]
     assert expected.std() > 0.1
-    built, (ids, media) = engine(tmp_path), prompt(variant)
+    ids, media = prompt(variant)
     np.testing.assert_allclose(np.concatenate([*prompt_logits(built, ids, media)]), expected, atol=TOLERANCE)
     # Behind the last medium, through the decode step.
     decoded = np.concatenate([*decode_logits(built, ids, media[-1].end + 1, media)])
     np.testing.assert_allclose(decoded, expected, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_media_matter(variant: Variant, tmp_path):
-    write_case(tmp_path, variant)
-    built, (ids, media) = engine(tmp_path), prompt(variant)
+def test_the_media_matter(case):
+    variant, built = case
+    ids, media = prompt(variant)
     logits = np.concatenate([*prompt_logits(built, ids, media)])
     for placed in media:
         others = tuple(other for other in media if other is not placed)
