@@ -124,7 +124,7 @@ def programs_folder() -> Path | None:
     None where the user has JAX's own cache keep them: on a CPU a program that was read from that cache and written here
     lacks functions when it runs.
     """
-    return None if jax.config.jax_compilation_cache_dir else PROGRAMS
+    return None if jax.config.values["jax_compilation_cache_dir"] else PROGRAMS
 
 
 def _store(folder: Path, config: Gemma4Config, runner: Runner) -> ProgramStore:
