@@ -5,11 +5,11 @@
 
 c1: ten requests one after another, 610 tokens in and 422 out. c100: 100 requests at once, lengths uniform from 1 to
 1,024; 1,000 requests, of the larger models fewer. c1-sampled and c100-sampled: the same, drawn as the checkpoints ask
-for. images: 200 requests, 100 at once, two JPEGs of noise (1280 x 720)
-and 128 tokens of text in, 1,024 out. text and photos: 20 requests alone, up to the first token, of 657 tokens; those of
-`photos` are two photographs and text. Every repeat has a seed of its own: the same prompts would be found in the prefix
-cache. `--warm` starts each server a second time before it is measured, with its programs on disk; `--greedy` takes
-`scripts.greedy_server`, which compiles no others than c1, c100 and text need.
+for. images: 200 requests, 100 at once, two JPEGs of noise (1280 x 720) and 128 tokens of text in, 1,024 out. text and
+photos: 20 requests alone, up to the first token, of 657 tokens; those of `photos` are two photographs and text. Every
+repeat has a seed of its own: the same prompts would be found in the prefix cache. `--warm` starts each server a second
+time before it is measured, with its programs on disk; `--greedy` takes `scripts.greedy_server`, which compiles no
+others than c1, c100 and text need.
 
 A line of JSON with all that bench_serving tells is written to `--out` as soon as a run has ended, the rows of the table
 at the end: the median of the repeats, and the smallest and the largest in brackets.

@@ -1,3 +1,5 @@
+"""The draw: the reference against its definition by sorting, and the kernels against the reference."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,3 +1,5 @@
+"""Penalties, what they count, and log probabilities."""
+
 import dataclasses
 
 import jax
@@ -6,11 +8,10 @@ import numpy as np
 import pytest
 
 from g4jax.sample.logits import SamplingBatch, bump, count_tokens, logprobs_of, no_counts, penalize
-from tests.kernels.test_draw import OFF, softmax
+from tests.kernels.test_draw import DTYPES, OFF, softmax
 
 V = 24
 OFF = OFF | dict(repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0)
-DTYPES = dict(top_k=np.int32, seed=np.uint32, index=np.int32)
 
 
 def make_batch(rows: int, **fields) -> SamplingBatch:
