@@ -85,7 +85,6 @@ def decode_programs(config: TextConfig, batch: int) -> Programs:
         rich_rows=(batch,),
         table_width=TABLE_WIDTH,
         page_size=PAGE_SIZE,
-        history=TABLE_WIDTH * PAGE_SIZE,
         decode_steps=1,
         early=early_layers(config),
         mixed_tokens=(64,),

@@ -39,7 +39,6 @@ class Shapes:
         decode_rows: sizes of a decode batch, ascending; rich_rows: fewer, for requests that ask for more than a draw.
         table_width: pages of the longest sequence; context length is never a shape.
         page_size: tokens of a page.
-        history: tokens of the longest sequence, for penalties.
         decode_steps: tokens of one decode call.
         early: what of a prompt is launched first.
         soft_slots: rows of the store of soft tokens; 0 for a model without encoders.
@@ -53,7 +52,6 @@ class Shapes:
     rich_rows: tuple[int, ...]
     table_width: int
     page_size: int
-    history: int
     decode_steps: int
     early: Early
     mixed_tokens: tuple[int, ...] = ()

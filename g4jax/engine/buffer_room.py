@@ -29,6 +29,8 @@ def make_room(programs: Programs, sharding: Sharding) -> jax.Array:
 
 
 def _input_bytes(programs: Programs) -> int:
-    """Of a launch in which the largest batch decodes, its results' tokens included."""
-    key = ("decode", programs.step.shapes.decode_rows[-1], "sampled")
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(programs.inputs(key)))
+    """Of a launch in which the largest batch decodes, the tokens of the launches before included."""
+    rows = programs.step.shapes.decode_rows[-1]
+    (packed, *left), (_, drawing, _) = (programs.inputs(key) for key in (("forward", rows), ("draw", rows, "guided")))
+    _, counts = programs.inputs(("count",))
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves((packed, left, drawing, counts)))

@@ -85,8 +85,8 @@ def _context(config: TextConfig, options: EngineOptions) -> int:
 def _shapes(config: TextConfig, options: EngineOptions, device: Device, max_batch: int, max_model_len: int) -> Shapes:
     prefill = (32, 128) if device.is_cpu else (64, 256, 512, 640, 768, 1280)
     decode = (1, 4) if device.is_cpu else (1, 8, 16, 32, 64, 104, 128)  # 104: a hundred are often served at once
+    rich = (1,) if device.is_cpu else (1, 8, 64, 104)
     most_rows = max_batch if device.is_cpu or max_batch < ROWS else -(-max_batch // ROWS) * ROWS
-    rich = () if device.is_cpu else (8, 64)
     longest = -(-max_model_len // PACKED) * PACKED
     most = min(options.max_prefill_tokens or (512 if device.is_cpu else 2048), longest)
     prefill_tokens = _ladder(prefill, most)
@@ -95,10 +95,9 @@ def _shapes(config: TextConfig, options: EngineOptions, device: Device, max_batc
         score_tokens=max((size for size in prefill_tokens if size <= 512), default=most),
         prefill_rows=min(max_batch, 8 if device.is_cpu else 32),
         decode_rows=_ladder(decode, most_rows),
-        rich_rows=_ladder(rich, max_batch),
+        rich_rows=_ladder(rich, most_rows),
         table_width=-(-max_model_len // options.page_size),
         page_size=options.page_size,
-        history=max_model_len,
         decode_steps=options.decode_steps,
         early=early_layers(config),
         # To read the weights once for two launches gains nothing where arithmetic takes the time.
@@ -125,8 +124,8 @@ def _ladder(sizes: tuple[int, ...], most: int) -> tuple[int, ...]:
 def _cache_budget(config: TextConfig, options: EngineOptions, device: Device, weight_bytes: int, max_batch: int) -> int:
     if device.memory_bytes is None:
         return CPU_CACHE_BYTES
-    # Logits and what sampling makes of them are the largest temporaries: [B, V] in float32, some six at a time.
-    temporaries = GIB + 6 * 4 * max_batch * config.vocab_size
+    # Logits and what drawing makes of them are the largest temporaries: [B, V] of four bytes, some seven at a time.
+    temporaries = GIB + 7 * 4 * max_batch * config.vocab_size
     budget = int(device.memory_bytes * options.mem_fraction) - weight_bytes
     if device.memory_bytes - weight_bytes - budget < temporaries:
         budget = device.memory_bytes - weight_bytes - temporaries

@@ -1,6 +1,6 @@
-"""What a step must know to draw tokens, as packed arrays: sampling, limits, biases, histories, masks.
+"""What a step must know to draw tokens, as packed arrays: sampling, limits, biases, masks.
 
-Biases and histories are large and seldom needed: where no request has any, the device's own zeros stand for them.
+Biases and masks are large and seldom needed: where no request has any, the device's own zeros stand for them.
 """
 
 import functools
@@ -9,18 +9,17 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from g4jax.engine.batch import STOP_IDS, Shapes, fill_stop_ids
+from g4jax.engine.batch import STOP_IDS, fill_stop_ids
 from g4jax.engine.packing import Field, Fields, empty, pack, packed_size
 from g4jax.engine.request import Request
 from g4jax.sample.params import MAX_LOGIT_BIAS
 
 Variant = Literal["greedy", "sampled", "shaped", "guided"]
 """greedy: argmax. sampled: temperature, top-k, top-p, min-p. shaped: the same after logit_bias, penalties and
-min_tokens, and with log probabilities. guided: the same under the masks of guides, one token a call."""
+min_tokens, and with log probabilities. guided: the same under the masks of guides, one token a launch."""
 
 Arrays = dict[str, np.ndarray]
 
-VARIANTS: tuple[Variant, ...] = ("greedy", "sampled", "shaped", "guided")
 PLAIN: tuple[Variant, ...] = ("greedy", "sampled")
 RICH: tuple[Variant, ...] = ("shaped", "guided")
 
@@ -31,7 +30,6 @@ class DrawInputs(NamedTuple):
     sampling: Any = ()
     shaping: Any = ()
     bias: Any = ()
-    history: Any = ()
     mask: Any = ()
 
 
@@ -44,7 +42,7 @@ def variant_of(requests: Sequence[Request]) -> Variant:
     return "greedy" if all(request.params.greedy for request in requests) else "sampled"
 
 
-def draw_fields(variant: Variant, rows: int, history: int, vocab_size: int) -> DrawInputs:
+def draw_fields(variant: Variant, rows: int, vocab_size: int) -> DrawInputs:
     """The fields of each input."""
     if variant == "greedy":
         return DrawInputs()
@@ -62,8 +60,7 @@ def draw_fields(variant: Variant, rows: int, history: int, vocab_size: int) -> D
         sampling,
         shaping=(Field("min_tokens", (rows,)), Field("ends", (rows, STOP_IDS)), Field("reported", (rows,))),
         bias=(Field("bias_ids", (rows, MAX_LOGIT_BIAS)), Field("bias_values", (rows, MAX_LOGIT_BIAS), np.float32)),
-        history=(Field("history", (rows, history)), Field("prompt_lengths", (rows,))),
-        mask=(Field("mask", (rows, words), np.uint32),) if variant == "guided" else (),
+        mask=(Field("forbidden", (rows, words), np.uint32),) if variant == "guided" else (),
     )
 
 
@@ -72,37 +69,32 @@ def draw_inputs(
     drawn: Sequence[int],
     rows: int,
     variant: Variant,
-    shapes: Shapes,
     vocab_size: int,
     zeros: Callable[[int], Any],
 ) -> DrawInputs:
     """Packs `requests`, which this launch draws `drawn` tokens of, as the first of `rows` rows.
 
-    `zeros(size)` is taken where there is nothing to pack.
+    `zeros(size)` is taken where there is nothing to pack. A guide is asked for its mask here, and must have seen every
+    token before.
     """
-    fields = draw_fields(variant, rows, shapes.history, vocab_size)
-    needed = DrawInputs(
-        sampling=True,
-        shaping=True,
-        bias=any(request.params.logit_bias for request in requests),
-        history=any(request.params.has_penalties for request in requests),
-        mask=True,
+    fields = draw_fields(variant, rows, vocab_size)
+    guided = [row for row, request in enumerate(requests) if request.guide and draws(request, drawn[row])]
+    has_bias = any(request.params.logit_bias for request in requests)
+    needed = DrawInputs(sampling=True, shaping=True, bias=has_bias, mask=bool(guided))
+    fill = DrawInputs(
+        functools.partial(_sampling, drawn=drawn), _shaping, _bias, functools.partial(_mask, guided=guided)
     )
-    fill = DrawInputs(functools.partial(_sampling, drawn=drawn), _shaping, _bias, _history, _mask)
     packed = (
-        pack(own, fill_own(own, requests)) if need and own else zeros(packed_size(own))
+        (pack(own, fill_own(own, requests)) if need else zeros(packed_size(own))) if own else ()
         for own, fill_own, need in zip(fields, fill, needed, strict=True)
     )
     return DrawInputs(*packed)
 
 
-def allowed(request: Request, words: int) -> np.ndarray:
-    """The bits of the tokens that may come next, uint32 [words]; its guide is asked once per token."""
-    if request.mask is None:
-        request.mask = np.full(words, 0xFFFFFFFF, np.uint32) if request.guide is None else np.zeros(words, np.uint32)
-        if request.guide is not None:
-            request.guide.fill(request.mask)
-    return request.mask
+def draws(request: Request, drawn: int) -> bool:
+    """Whether anybody wants the token: not where a piece ends inside a prompt, or where the request has ended since it
+    was planned."""
+    return drawn > 0 and request.status == "running"
 
 
 def _sampling(fields: Fields, requests: Sequence[Request], drawn: Sequence[int]) -> Arrays:
@@ -131,6 +123,7 @@ def _shaping(fields: Fields, requests: Sequence[Request]) -> Arrays:
 
 
 def _bias(fields: Fields, requests: Sequence[Request]) -> Arrays:
+    """Ids of -1 are none; in the device's zeros a value of 0 is."""
     arrays = empty(fields)
     arrays["bias_ids"][:] = -1
     for row, request in enumerate(requests):
@@ -139,19 +132,12 @@ def _bias(fields: Fields, requests: Sequence[Request]) -> Arrays:
     return arrays
 
 
-def _history(fields: Fields, requests: Sequence[Request]) -> Arrays:
+def _mask(fields: Fields, requests: Sequence[Request], guided: Sequence[int]) -> Arrays:
+    """What the guides of these rows do not allow next."""
     arrays = empty(fields)
-    arrays["history"][:] = -1
-    for row, request in enumerate(requests):
-        arrays["history"][row, : request.num_tokens] = request.tokens
-        arrays["prompt_lengths"][row] = len(request.prompt_ids)
-    return arrays
-
-
-def _mask(fields: Fields, requests: Sequence[Request]) -> Arrays:
-    """Rows without a guide may draw everything, those behind the requests nothing."""
-    arrays = empty(fields)
-    words = fields[0].shape[1]
-    for row, request in enumerate(requests):
-        arrays["mask"][row] = allowed(request, words)
+    for row in guided:
+        guide, bits = requests[row].guide, arrays["forbidden"][row]
+        assert guide is not None
+        guide.fill(bits)
+        np.invert(bits, out=bits)
     return arrays

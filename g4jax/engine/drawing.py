@@ -10,22 +10,24 @@ from jaxtyping import Array, Bool, Float, Int
 
 from g4jax.engine.draw_inputs import RICH, DrawInputs, Variant, draw_fields
 from g4jax.engine.packing import unpack
-from g4jax.engine.report import Report
+from g4jax.engine.report import Report, nothing_reported, packed_report
 from g4jax.models.text import TextModel
-from g4jax.sample.logits import SamplingBatch, bump, count_tokens, greedy, logprobs_of, no_counts, penalize
+from g4jax.sample.logits import SamplingBatch, bump, greedy, logprobs_of, penalize
 from g4jax.sample.params import MAX_LOGPROBS
 from pallas_kernels.core import Implementation, resolve
 from pallas_kernels.draw import Rules, capped, draw
 
+Said = Any
+"""How often each row has said each token, [B, V] as of `penalize`, carried through the steps; () for a plain batch."""
+
 
 class Drawing:
-    """Draws tokens from logits. `implementation`: of the kernels."""
+    """Draws tokens from the logits of `rows` rows. `suppressed` ones never; `implementation`: of the kernels."""
 
     def __init__(
         self,
         variant: Variant,
         rows: int,
-        history: int,
         vocab_size: int,
         suppressed: tuple[int, ...],
         inputs: DrawInputs,
@@ -35,53 +37,42 @@ class Drawing:
         self.implementation: Implementation | None = implementation
         self.vocab_size = vocab_size
         self.suppressed = suppressed
-        fields = draw_fields(variant, rows, history, vocab_size)
+        fields = draw_fields(variant, rows, vocab_size)
         if variant != "greedy":
             self.batch = SamplingBatch(**unpack(fields.sampling, inputs.sampling))
         if variant in RICH:
             self.shaping = unpack(fields.shaping, inputs.shaping)
             self.bias = unpack(fields.bias, inputs.bias)
-            self.history = unpack(fields.history, inputs.history)
         if variant == "guided":
-            self.allowed = _bits(unpack(fields.mask, inputs.mask)["mask"], vocab_size)
-
-    def counts(self) -> Any:
-        """What each row has said so far, to be carried through the steps; nothing where the variant does not ask."""
-        if self.variant not in RICH:
-            return ()
-        history, lengths = self.history["history"], self.history["prompt_lengths"]
-        # Counted once or never. A conditional would be a node of the graph of all layers, which slows other programs.
-        often = jnp.any(lengths > 0).astype(jnp.int32)
-        nothing = no_counts(len(history), self.vocab_size)
-        return lax.fori_loop(0, often, lambda _, counts: count_tokens(counts, history, lengths), nothing)
+            self.forbidden = _bits(unpack(fields.mask, inputs.mask)["forbidden"], vocab_size)
 
     def __call__(
-        self, logits: Float[Array, "B V"], counts: Any, step: Int[Array, ""] | int, *, cap: float | None = None
-    ) -> tuple[Int[Array, " B"], Report, Any]:
-        """The tokens of the batch's `step`-th draw, their log probabilities, and the counts with them.
+        self, logits: Float[Array, "B V"], said: Said, step: Int[Array, ""] | int, *, cap: float | None = None
+    ) -> tuple[Int[Array, " B"], Report, Said]:
+        """The tokens of the batch's `step`-th draw, what is told of them, and what was said with them.
 
         cap: of logits that are not capped yet.
         """
         if self.variant == "greedy":
-            return greedy(self._unsuppressed(logits)), (), counts
+            return greedy(self._unsuppressed(logits)), (), said
         batch = dataclasses.replace(self.batch, index=self.batch.index + step)
         if self.variant == "sampled":
-            return self._drawn(logits, batch, cap, self.suppressed), (), counts
+            return self._drawn(logits, batch, cap, self.suppressed), (), said
         raw = capped(logits, cap)
         logits = self._biased(self._unsuppressed(raw))
         if self.variant == "guided":
-            logits = jnp.where(self.allowed, logits, -jnp.inf)
+            logits = jnp.where(self.forbidden, -jnp.inf, logits)
         logits = self._without_ends(logits, batch.index)
-        drawn = self._drawn(penalize(logits, batch, counts), batch)
-        return drawn, self._report(raw, drawn), bump(counts, drawn)
+        drawn = self._drawn(penalize(logits, batch, said), batch)
+        return drawn, self._report(raw, drawn), bump(said, drawn)
 
     def of_states(
-        self, model: TextModel, h: Float[Array, "B D"], counts: Any, step: Int[Array, ""] | int
-    ) -> tuple[Int[Array, " B"], Report, Any]:
+        self, model: TextModel, h: Float[Array, "B D"], said: Said, step: Int[Array, ""] | int
+    ) -> tuple[Int[Array, " B"], Report, Said]:
         """The same from final-normed hidden states: where only the best token counts, no logits are made."""
         if self.variant == "greedy":
-            return model.best_token(h, self.suppressed), (), counts
-        return self(model.uncapped_logits(h), counts, step, cap=model.softcap)
+            return model.best_token(h, self.suppressed), (), said
+        return self(model.uncapped_logits(h), said, step, cap=model.softcap)
 
     def no_report(self, rows: int) -> Report:
         """The shape of a report, for the carry of a loop."""
@@ -91,7 +82,7 @@ class Drawing:
         """Of the model's own distribution, before anything that the request does to it."""
 
         def told() -> Report:
-            return logprobs_of(logits, drawn, MAX_LOGPROBS, self.implementation)
+            return packed_report(*logprobs_of(logits, drawn, MAX_LOGPROBS, self.implementation))
 
         # The kernels are cheaper than a conditional, of which the host would have to know how it ends.
         if resolve(self.implementation) != "reference":
@@ -118,12 +109,6 @@ class Drawing:
         rows = jnp.arange(logits.shape[0])[:, None]
         without = logits.at[rows, jnp.where(barred, ends, self.vocab_size)].set(-jnp.inf, mode="drop")
         return jnp.where(jnp.max(without, axis=-1, keepdims=True) > -jnp.inf, without, logits)
-
-
-def nothing_reported(rows: int) -> Report:
-    """A report of so many rows that says nothing."""
-    best = (rows, MAX_LOGPROBS)
-    return jnp.zeros(rows, jnp.float32), jnp.zeros(best, jnp.int32), jnp.zeros(best, jnp.float32)
 
 
 def _bits(words: jax.Array, vocab_size: int) -> Bool[Array, "B V"]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from g4jax.engine.draw_inputs import allowed
 from g4jax.engine.plan import DecodePlan, MixedPlan, PrefillPlan, SchedulerStats, Update
 from g4jax.engine.request import Request
 from g4jax.engine.runner import Runner
@@ -50,7 +49,8 @@ class Engine:
         self.scheduler.abort(request_id)
 
     def step(self) -> list[Update]:
-        """Launches the next plan, then waits for the one before: the host works while the device does.
+        """Launches the next plan, waits for the one before, and launches what of the next had to wait for that: the
+        host works while the device does.
 
         Empty where nothing is known yet, or only a part of a prompt was run.
         """
@@ -59,10 +59,11 @@ class Engine:
             # Launching takes the host milliseconds: first tokens do not wait where nobody profits from an early start.
             return self._complete(*before)
         plan = self.scheduler.plan()
-        if plan is not None:
-            self._under_way = (plan, self.runner.start(plan))
-            self._prepare_masks()
-        return [] if before is None else self._complete(*before)
+        draw = None if plan is None else self.runner.start(plan)
+        updates = [] if before is None else self._complete(*before)
+        if plan is not None and draw is not None:
+            self._under_way = (plan, draw())
+        return updates
 
     def flush_cache(self) -> None:
         """Forgets every prefix, image and sound that could be used again."""
@@ -85,11 +86,6 @@ class Engine:
                 return self.scheduler.complete_decode(plan, result())
             case MixedPlan():
                 return self.scheduler.complete_mixed(plan, result())
-
-    def _prepare_masks(self) -> None:
-        """Asks the guides of requests that are not under way, while the device is busy with those that are."""
-        for request in self.scheduler.guided():
-            allowed(request, -(-self.runner.step.vocab_size // 32))
 
     def stats(self) -> SchedulerStats:
         return self.scheduler.stats()

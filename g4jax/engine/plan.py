@@ -51,8 +51,9 @@ class PrefillPlan:
 class DecodePlan:
     """Up to `budgets[i]` (1..steps) tokens for requests[i]; pages for the K/V written meanwhile are allocated.
 
-    All have a guide, and one step, or none has. sources: where a row's first token lies on the device (-1: it is the
-    last of its `tokens`): row i of the decode launch before, or `DRAWN` + row i of the prefill launch before.
+    sources: where a row's first token lies on the device (-1: it is the last of its `tokens`): row i of the decode
+    launch before, or `DRAWN` + row i of the prefill launch before. guided: one step, whose tokens are drawn when the
+    host knows those before; without, the host knows them already of every request with penalties.
     """
 
     requests: tuple[Request, ...]
@@ -60,6 +61,7 @@ class DecodePlan:
     budgets: tuple[int, ...]
     sources: tuple[int, ...]
     epochs: tuple[int, ...]
+    guided: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,24 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from g4jax.cache.pages import KV_AXES
 from g4jax.engine.batch import decode_fields, prefill_fields, score_fields
-from g4jax.engine.draw_inputs import PLAIN, RICH, VARIANTS, DrawInputs, Variant, draw_fields
+from g4jax.engine.draw_inputs import PLAIN, RICH, DrawInputs, Variant, draw_fields
 from g4jax.engine.encoder_batch import HEAR_TOKENS, SEE_SLOTS, hear_fields, see_fields
 from g4jax.engine.encoding import Encoding
 from g4jax.engine.packing import Fields, packed_size
+from g4jax.engine.said_inputs import said_fields
 from g4jax.engine.steps import Step
 from g4jax.models.text import Stream
 from g4jax.sharding import partition_spec
 from pallas_kernels.linear.tiles import MAX_WHOLE_ROWS
 
 Key = tuple[Any, ...]
-"""("enter", tokens) and then ("prefill", tokens), ("score", tokens), ("draw", variant), ("decode", rows, variant),
-("mixed", tokens, variant); of the encoders ("see", tokens, slots), ("hear", tokens); for those who compare logits
-("logits", tokens), ("token", rows).
+"""("enter", tokens) and then ("prefill", tokens), ("score", tokens), ("decode", rows, variant), ("mixed", tokens,
+variant), ("forward", rows); from logits ("draw", rows, variant), and of what was said before it ("count",); of the
+encoders ("see", tokens, slots), ("hear", tokens); for those who compare logits ("logits", tokens).
 """
 
 ENCODERS = ("see", "hear")
+WITHOUT_LAYERS = ("draw", "count")
 
 MANY_ROWS = ("enter", "prefill", "score", "mixed", *ENCODERS)
 VENDOR_PRODUCTS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
@@ -59,11 +61,14 @@ class Programs:
     def keys(self) -> list[Key]:
         """Every program that serving can need."""
         shapes = self.step.shapes
-        prefills = [(part, size) for size in shapes.prefill_tokens for part in ("enter", "prefill")]
-        decodes = [("decode", rows, variant) for variant in VARIANTS for rows in self.rows_of(variant)]
+        prompts = [(part, size) for size in shapes.prefill_tokens for part in ("enter", "prefill")]
+        prompts += [("score", shapes.score_tokens)]
+        decodes = [("decode", rows, variant) for variant in PLAIN for rows in shapes.decode_rows]
         mixed = [("mixed", size, variant) for variant in PLAIN for size in shapes.mixed_tokens]
-        prefills.append(("score", shapes.score_tokens))
-        return prefills + [("draw", variant) for variant in VARIANTS] + decodes + mixed + self._encoder_keys()
+        rich = [key for rows in shapes.rich_rows for key in (("decode", rows, "shaped"), ("forward", rows))]
+        draws = [("draw", shapes.prefill_rows, variant) for variant in (*PLAIN, "shaped")]
+        draws += [("draw", rows, "guided") for rows in sorted({shapes.prefill_rows, *shapes.rich_rows})]
+        return prompts + decodes + mixed + rich + draws + [("count",)] + self._encoder_keys()
 
     def _encoder_keys(self) -> list[Key]:
         if self.encoding is None:
@@ -72,10 +77,6 @@ class Programs:
         sizes = [(tokens, slots) for tokens, some in SEE_SLOTS.items() for slots in some]
         sees = [("see", *size) for size in sizes if shapes.patches_per_token]
         return sees + [("hear", tokens) for tokens in HEAR_TOKENS if shapes.frames_per_token]
-
-    def rows_of(self, variant: Variant) -> tuple[int, ...]:
-        """The sizes of a decode batch."""
-        return self.step.shapes.rich_rows if variant in RICH else self.step.shapes.decode_rows
 
     def is_timed(self, key: Key) -> bool:
         """XLA times tiles of its own for the products of the program, which is to be compiled alone: what is compiled
@@ -99,7 +100,7 @@ class Programs:
 
     def arguments(self, key: Key) -> tuple[Any, ...]:
         """What the program of `key` is called with, abstract."""
-        if key[0] == "draw":
+        if key[0] in WITHOUT_LAYERS:
             return self.inputs(key)
         if key[0] in ENCODERS:
             return (self.encoder_leaves, self.store(), *self.inputs(key))
@@ -132,7 +133,7 @@ class Programs:
     def jitted(self, key: Key):
         """The jitted step: over the whole mesh at once, the pages (or the store) donated."""
         function, inputs = self._function(key), jax.tree.map(lambda _: REPLICATED, self.inputs(key))
-        if key[0] == "draw":
+        if key[0] in WITHOUT_LAYERS:
             return jax.jit(self._mapped(function, inputs, REPLICATED))
         if key[0] in ENCODERS:
             replicated = jax.tree.map(lambda _: REPLICATED, self.encoder_leaves)
@@ -155,13 +156,15 @@ class Programs:
                 return self._seen(tokens, slots)
             case ("hear", int(tokens)):
                 return self._heard(tokens)
-            case ("token", int(rows)):
-                return (self._ints(decode_fields(rows, shapes.table_width)),)
-            case ("draw", variant):
-                logits = self._input((shapes.prefill_rows, self.step.vocab_size), jnp.float32)
-                return logits, self._drawing(shapes.prefill_rows, variant)
+            case ("forward", int(rows)):
+                return self._ints(decode_fields(rows, shapes.table_width)), *self._left()
+            case ("draw", int(rows), variant):
+                logits = self._input((rows, self.step.vocab_size), jnp.float32)
+                return logits, self._drawing(rows, variant), *self._said(variant)
+            case ("count",):
+                return self.said(), self._ints(said_fields(shapes.decode_rows[-1]))
             case ("decode", int(rows), variant):
-                return self._decoded(rows, variant)
+                return *self._decoded(rows, variant), *self._said(variant)
             case ("mixed", int(size), variant):
                 prompts = (self._ints(prefill_fields(size, shapes)), self._drawing(shapes.prefill_rows, variant))
                 return *prompts, *self._decoded(shapes.decode_rows[-1], variant), *self._soft()
@@ -181,10 +184,12 @@ class Programs:
                 return functools.partial(self.encoding.see, tokens=tokens, slots=slots)
             case ("hear", int(tokens)) if self.encoding is not None:
                 return functools.partial(self.encoding.hear, tokens=tokens)
-            case ("token", int(rows)):
-                return functools.partial(self.step.decode_logits, rows=rows)
-            case ("draw", variant):
+            case ("forward", int(rows)):
+                return functools.partial(self.step.forward, rows=rows)
+            case ("draw", int(), variant):
                 return functools.partial(self.step.draw, variant=variant)
+            case ("count",):
+                return self.step.count
             case ("decode", int(rows), variant):
                 return functools.partial(self.step.decode, rows=rows, variant=variant)
             case ("mixed", int(size), variant):
@@ -208,10 +213,20 @@ class Programs:
         return Stream(x, per_layer)
 
     def _decoded(self, rows: int, variant: Variant) -> tuple[Any, ...]:
-        shapes = self.step.shapes
-        left = ((shapes.decode_rows[-1],), (shapes.prefill_rows,))
-        packed = self._ints(decode_fields(rows, shapes.table_width))
-        return packed, self._drawing(rows, variant), *(self._input(size, jnp.int32) for size in left)
+        packed = self._ints(decode_fields(rows, self.step.shapes.table_width))
+        return packed, self._drawing(rows, variant), *self._left()
+
+    def _left(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        """The last tokens of the decode and of the prefill launch before."""
+        tokens = self._input((self.step.shapes.decode_rows[-1],), jnp.int32)
+        return tokens, tokens
+
+    def said(self) -> jax.ShapeDtypeStruct:
+        """By the rows of the largest batch."""
+        return self._input((self.step.shapes.decode_rows[-1], self.step.vocab_size), jnp.int32)
+
+    def _said(self, variant: Variant) -> tuple[jax.ShapeDtypeStruct, ...]:
+        return (self.said(),) if variant in RICH else ()
 
     def _seen(self, tokens: int, slots: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         assert self.encoding is not None
@@ -226,7 +241,8 @@ class Programs:
         return self._input(frames, jnp.float32), self._ints(hear_fields(tokens))
 
     def _drawing(self, rows: int, variant: Variant) -> DrawInputs:
-        return DrawInputs(*map(self._ints, draw_fields(variant, rows, self.step.shapes.history, self.step.vocab_size)))
+        fields = draw_fields(variant, rows, self.step.vocab_size)
+        return DrawInputs(*(self._ints(own) if own else () for own in fields))
 
     def _ints(self, fields: Fields) -> jax.ShapeDtypeStruct:
         return self._input((packed_size(fields),), jnp.int32)

@@ -69,8 +69,8 @@ class Request:
     stop_id: int | None = field(init=False, default=None)
     error: str | None = field(init=False, default=None)
     prompt_logprobs: list[TokenLogprobs | None] = field(init=False, default_factory=list)
-    mask: Any = field(init=False, default=None)
-    """uint32 [ceil(V / 32)] bits of the tokens that the guide allows next; None until they are asked for."""
+    said: Any = field(init=False, default=None)
+    """Its tokens so far, counted (`said_inputs`); None until they are asked for."""
 
     num_computed: int = field(init=False, default=0)
     num_planned: int = field(init=False, default=0)
@@ -105,9 +105,9 @@ class Request:
         return self.num_computed + self.num_planned
 
     @property
-    def needs_its_tokens(self) -> bool:
-        """No further launch can be planned before the results of the last are known."""
-        return self.guide is not None or self.params.has_penalties
+    def waits_for_its_tokens(self) -> bool:
+        """It has penalties, and what they count is under way."""
+        return self.num_planned > 0 and self.params.has_penalties
 
     @property
     def is_plain(self) -> bool:
@@ -151,7 +151,6 @@ class Request:
 
     def _tell_guide(self, taken: list[int]) -> None:
         assert self.guide is not None
-        self.mask = None
         for token in taken:
             if token != self.stop_id:
                 self.guide.accept(token)

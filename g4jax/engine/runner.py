@@ -12,16 +12,20 @@ from g4jax.cache.paged import Pages
 from g4jax.engine.batch import Slots, bucket, pack_decode, pack_prefill, pack_score
 from g4jax.engine.buffer_room import make_room
 from g4jax.engine.compiling import Progress, compile_programs
-from g4jax.engine.draw_inputs import DrawInputs, Variant, draw_inputs, variant_of
+from g4jax.engine.draw_inputs import RICH, DrawInputs, Variant, draw_inputs, variant_of
 from g4jax.engine.encoder_runner import EncoderRunner
 from g4jax.engine.encoding import Encoding
 from g4jax.engine.plan import DecodePlan, DecodeResult, MixedPlan, MixedResult, PrefillPlan, PrefillResult
 from g4jax.engine.program_store import ProgramStore
-from g4jax.engine.programs import ENCODERS, Key, Programs, abstract
+from g4jax.engine.programs import ENCODERS, WITHOUT_LAYERS, Key, Programs, abstract
 from g4jax.engine.report import drawn_logprobs, prompt_logprobs
 from g4jax.engine.request import Request
+from g4jax.engine.said_inputs import said_inputs
 from g4jax.engine.steps import Leaves, Step, UsedLeaves
 from g4jax.sharding import named_sharding
+
+Wait = Callable[[], Any]
+"""Waits for the result of a launch."""
 
 
 class Runner:
@@ -44,8 +48,9 @@ class Runner:
         self._zeros: dict[int, jax.Array] = {}
         self._wall: jax.Array | None = None
         # Where the last decode and the last prefill launch leave their tokens for the next decode launch.
-        self._last = self._resident_zeros(step.shapes.decode_rows[-1])
-        self._drawn = self._resident_zeros(step.shapes.prefill_rows)
+        self._last = self._drawn = self._resident_zeros(step.shapes.decode_rows[-1])
+        said = self.programs.said()
+        self._nothing_said = jnp.zeros(said.shape, said.dtype, device=said.sharding)
 
     def compile_all(self, progress: Progress, threads: int, store: ProgramStore | None = None) -> None:
         """Makes every program of `Programs.keys`."""
@@ -60,15 +65,19 @@ class Runner:
                 jax.block_until_ready(self._run_on_zeros(key))
             progress("warming up", done + 1, len(self.compiled))
 
-    def start(self, plan: PrefillPlan | DecodePlan | MixedPlan) -> Callable[[], Any]:
-        """Launches a plan; what is returned waits for the result of its kind. Launches run in order."""
+    def start(self, plan: PrefillPlan | DecodePlan | MixedPlan) -> Callable[[], Wait]:
+        """Launches a plan, but for what needs to know every token before; what is returned launches the rest and waits
+        for nothing. Launches run in order."""
         match plan:
             case PrefillPlan():
-                return self._start_prefill(plan)
-            case DecodePlan():
-                return self._start_decode(plan)
+                wait = self._start_prefill(plan)
             case MixedPlan():
-                return self._start_mixed(plan)
+                wait = self._start_mixed(plan)
+            case DecodePlan(guided=True):
+                return self._start_guided(plan)
+            case DecodePlan():
+                wait = self._start_decode(plan)
+        return lambda: wait
 
     def _start_prefill(self, plan: PrefillPlan) -> Callable[[], PrefillResult]:
         """Runs prompt pieces; draws the next token of every request whose piece reaches its end."""
@@ -77,23 +86,34 @@ class Runner:
         finishing = [piece.request for piece in plan.pieces if piece.finishes]
         tokens, report = None, ()
         if finishing:
-            variant = variant_of(finishing)
             # Guides are asked for their masks here, while the device is busy with the prompts.
             drawn = [int(piece.finishes) for piece in plan.pieces]
-            inputs = self._drawing(requests, drawn, self.step.shapes.prefill_rows, variant)
-            tokens, report = self._program(("draw", variant))(logits, inputs)
+            tokens, report = self._draw(logits, requests, drawn, variant_of(finishing))
             self._drawn = tokens
 
         return lambda: _prefill_result(plan, tokens, report, scores)
 
     def _start_decode(self, plan: DecodePlan) -> Callable[[], DecodeResult]:
         """`plan.steps` tokens of every request, -1 behind its end."""
-        variant = variant_of(plan.requests)
-        size = bucket(self.programs.rows_of(variant), len(plan.requests))
+        shapes, variant = self.step.shapes, variant_of(plan.requests)
+        size = bucket(shapes.rich_rows if variant in RICH else shapes.decode_rows, len(plan.requests))
         inputs = self._drawing(plan.requests, plan.budgets, size, variant)
-        packed = pack_decode(plan, self.step.shapes, size)
-        out, report, self._last = self._run(("decode", size, variant), packed, inputs, self._last, self._drawn)
+        packed, said = pack_decode(plan, shapes, size), self._said(plan.requests, plan.budgets, variant)
+        key = "decode", size, variant
+        out, report, self._last = self._run(key, packed, inputs, self._last, self._drawn, *said)
         return lambda: _decode_result(plan, out, report)
+
+    def _start_guided(self, plan: DecodePlan) -> Callable[[], Callable[[], DecodeResult]]:
+        """One token of every request. The layers run while the tokens before, which a guide must see, come to be known;
+        then the rest draws."""
+        logits = self._forward(plan)
+
+        def draw() -> Callable[[], DecodeResult]:
+            tokens, report = self._draw(logits, plan.requests, plan.budgets, "guided")
+            self._last = tokens
+            return lambda: _decode_result(plan, np.asarray(tokens)[None], report)
+
+        return draw
 
     def _start_mixed(self, plan: MixedPlan) -> Callable[[], MixedResult]:
         """One token of those that decode, and what `_start_prefill` does for the prompts, in one launch."""
@@ -120,10 +140,30 @@ class Runner:
         return np.asarray(self._run(("logits", size), packed, *self._store()))[: plan.num_tokens]
 
     def token_logits(self, plan: DecodePlan) -> np.ndarray:
-        """Logits `[requests, V]` after one token of each through the decode path. Compiled when first asked for."""
-        size = bucket(self.step.shapes.decode_rows, len(plan.requests))
-        packed = pack_decode(plan, self.step.shapes, size)
-        return np.asarray(self._run(("token", size), packed))[: len(plan.requests)]
+        """Logits `[requests, V]` after one token of each through the decode path."""
+        return np.asarray(self._forward(plan))[: len(plan.requests)]
+
+    def _forward(self, plan: DecodePlan) -> jax.Array:
+        """The logits after one token of each request."""
+        size = bucket(self.step.shapes.rich_rows, len(plan.requests))
+        return self._run(("forward", size), pack_decode(plan, self.step.shapes, size), self._last, self._drawn)
+
+    def _draw(
+        self, logits: jax.Array, requests: Sequence[Request], drawn: Sequence[int], variant: Variant
+    ) -> tuple[jax.Array, Any]:
+        """Tokens from logits, and their report. Every token before these is known."""
+        rows = logits.shape[0]
+        inputs, said = self._drawing(requests, drawn, rows, variant), self._said(requests, drawn, variant)
+        return self._program(("draw", rows, variant))(logits, inputs, *said)
+
+    def _said(self, requests: Sequence[Request], drawn: Sequence[int], variant: Variant) -> tuple[jax.Array, ...]:
+        """What a rich batch has said, by those who have penalties."""
+        if variant not in RICH:
+            return ()
+        said = self._nothing_said
+        for packed in said_inputs(requests, drawn, said.shape[0]):
+            said = self._program(("count",))(said, packed)
+        return (said,)
 
     def _prompts(self, plan: PrefillPlan) -> tuple[jax.Array, Any]:
         """Logits of each piece's last token, and the scores of a scored plan."""
@@ -167,18 +207,22 @@ class Runner:
         return self.compiled[key]
 
     def _run_on_zeros(self, key: Key) -> Any:
-        inputs = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.programs.inputs(key))
-        if key[0] == "draw":
+        inputs = jax.tree.map(self._zeros_like, self.programs.inputs(key))
+        if key[0] in WITHOUT_LAYERS:
             return self._program(key)(*inputs)
         if key[0] in ENCODERS:
             assert self.encoder is not None
             return self.encoder.run(key, *inputs)
         return self._run(key, *inputs)
 
+    def _zeros_like(self, abstract: jax.ShapeDtypeStruct) -> Any:
+        said = self._nothing_said
+        is_said = (abstract.shape, abstract.dtype) == (said.shape, said.dtype)
+        return said if is_said else np.zeros(abstract.shape, abstract.dtype)
+
     def _drawing(self, requests: Sequence[Request], drawn: Sequence[int], rows: int, variant: Variant) -> DrawInputs:
-        """What is needed to draw; the device's own zeros where no request has a bias or a penalty."""
-        shapes, vocab_size = self.step.shapes, self.step.vocab_size
-        return draw_inputs(requests, drawn, rows, variant, shapes, vocab_size, self._resident_zeros)
+        """What is needed to draw; the device's own zeros where no request has a bias or a guide."""
+        return draw_inputs(requests, drawn, rows, variant, self.step.vocab_size, self._resident_zeros)
 
     def _resident_zeros(self, size: int) -> jax.Array:
         """Zeros that lie on the device, for inputs that are all padding."""

@@ -70,7 +70,7 @@ class Scheduler:
         self._waiting: deque[Request] = deque()
         self._prefilling: list[Request] = []
         self._decoding: list[Request] = []
-        self._prefilled_last = self._guided_last = False
+        self._prefilled_last = False
         self._total_arrivals = self._total_preemptions = 0
         self._prompt_tokens = self._prefix_hit_tokens = 0
         self._check_sliding_pool()
@@ -114,10 +114,6 @@ class Scheduler:
             prompt_tokens=self._prompt_tokens,
             preemptions=self._total_preemptions,
         )
-
-    def guided(self) -> list[Request]:
-        """The decoding requests whose guide can be asked for the next token."""
-        return [request for request in self._decoding if request.guide is not None and not request.num_planned]
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless every page is accounted for and every request is in exactly one place."""
@@ -184,39 +180,31 @@ class Scheduler:
             request.num_drawn, request.source = 1, DRAWN + row
 
     def _plan_decode(self) -> DecodePlan | None:
-        """Those with a guide and those without take turns: a guide must see each token before the next is drawn."""
-        ready = [request for request in self._by_age(self._decoding) if self._can_go_on(request)]
-        guided = self._takes_turn_guided(ready)
+        """One token of each where a guide has a say in the next one of any."""
+        decoding = self._by_age(self._decoding)
+        guided = any(request.guide is not None for request in decoding)
         steps = 1 if guided else self.decode_steps
+        ready = [r for r in decoding if self._can_go_on(r) and (guided or not r.waits_for_its_tokens)]
         rows: list[tuple[Request, int]] = []
         for request in ready:
             budget = min(steps, request.remaining(self.max_model_len))
-            if (request.guide is not None) != guided or request.status != "running":
-                continue
-            if self._grow(request, request.next_position + budget):
+            # One before it may have made it give way.
+            if request.status == "running" and self._grow(request, request.next_position + budget):
                 rows.append((request, budget))
-        if not rows:
-            return None
-        self._guided_last = guided
-        return self._decode_is_under_way(rows, steps)
+        return self._decode_is_under_way(rows, steps, guided) if rows else None
 
     def _can_go_on(self, request: Request) -> bool:
-        if request.num_planned and request.needs_its_tokens:
-            return False
         return request.remaining(self.max_model_len) > 0
 
-    def _takes_turn_guided(self, ready: Sequence[Request]) -> bool:
-        with_guide = sum(request.guide is not None for request in ready)
-        return with_guide == len(ready) or (with_guide > 0 and not self._guided_last)
-
-    def _decode_is_under_way(self, rows: list[tuple[Request, int]], steps: int) -> DecodePlan:
+    def _decode_is_under_way(self, rows: list[tuple[Request, int]], steps: int, guided: bool = False) -> DecodePlan:
         requests, budgets = zip(*rows, strict=True)
         sources = tuple(request.source if request.num_planned else -1 for request in requests)
         for row, (request, budget) in enumerate(rows):
             request.num_planned += budget
             request.num_drawn += budget
             request.source = row
-        return DecodePlan(requests, steps, budgets, sources, tuple(request.num_preemptions for request in requests))
+        epochs = tuple(request.num_preemptions for request in requests)
+        return DecodePlan(requests, steps, budgets, sources, epochs, guided)
 
     def _prefill_candidates(self) -> Iterator[Request]:
         """Those whose prompt is under way, oldest first, then the waiting while the batch has room."""

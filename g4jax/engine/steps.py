@@ -7,7 +7,6 @@ trace. `Step` binds what is static.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +16,12 @@ from jaxtyping import Array, Bool, Float, Int
 from g4jax.cache.paged import PagedDecode, PagedMixed, PagedPrefill, Pages
 from g4jax.engine.batch import Shapes, decode_fields, prefill_fields, score_fields
 from g4jax.engine.draw_inputs import DrawInputs, Variant
-from g4jax.engine.drawing import Drawing, nothing_reported
+from g4jax.engine.drawing import Drawing, Said
 from g4jax.engine.packing import unpack
-from g4jax.engine.report import Report
+from g4jax.engine.report import Report, nothing_reported, packed_report
+from g4jax.engine.said_inputs import said_fields
 from g4jax.models.text import Stream, TextModel
-from g4jax.sample.logits import logprobs_of
+from g4jax.sample.logits import logprobs_of, with_counts
 from g4jax.sample.params import MAX_LOGPROBS
 from pallas_kernels.core import Implementation
 
@@ -120,21 +120,30 @@ class Step:
 
         def score_part(part: Int[Array, ""], reports: Report) -> Report:
             places = part * together + jnp.arange(together)  # gathered: a slice would be such a copy as `_with` avoids
-            report = logprobs_of(model.logits(h[places]), targets[places], MAX_LOGPROBS, self.implementation)
-            return _with(reports, report, part)
+            told = logprobs_of(model.logits(h[places]), targets[places], MAX_LOGPROBS, self.implementation)
+            return _with(reports, packed_report(*told), part)
 
-        nothing = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), nothing_reported(together))
-        reports = lax.fori_loop(0, count, score_part, nothing)
-        report = jax.tree.map(lambda x: x.reshape(tokens, *x.shape[2:]), reports)
+        nothing = nothing_reported(tokens).reshape(count, together, -1)
+        report = lax.fori_loop(0, count, score_part, nothing).reshape(tokens, -1)
         return (model.logits(h[rows]), report), pages
 
-    def decode_logits(
-        self, leaves: UsedLeaves, pages: Pages, packed: Int[Array, " P"], *, rows: int
+    def forward(
+        self,
+        leaves: UsedLeaves,
+        pages: Pages,
+        packed: Int[Array, " P"],
+        before: Int[Array, " M"],
+        drawn_before: Int[Array, " M"],
+        *,
+        rows: int,
     ) -> tuple[Float[Array, "B V"], Pages]:
-        """One token of each row through the decode path, and the logits after it."""
+        """The first half of a `decode` of one token: the logits of each row, from which `draw` takes a token once the
+        host knows those before it."""
         fields = unpack(decode_fields(rows, self.shapes.table_width), packed)
+        first = _first_tokens(fields, jnp.concatenate([before, drawn_before]))
         model = self.merge(leaves)
-        h, pages = self._one_token(model, pages, fields, fields["tokens"], fields["positions"])
+        positions = jnp.where((first >= 0) & (fields["budgets"] > 0), fields["positions"], -1)
+        h, pages = self._one_token(model, pages, fields, jnp.maximum(first, 0), positions)
         return model.logits(h), pages
 
     def decode(
@@ -144,16 +153,18 @@ class Step:
         packed: Int[Array, " P"],
         inputs: DrawInputs,
         before: Int[Array, " M"],
-        drawn_before: Int[Array, " Q"],
+        drawn_before: Int[Array, " M"],
+        said: Int[Array, "M V"] | None = None,
         *,
         rows: int,
         variant: Variant,
     ) -> tuple[tuple[Int[Array, "N B"], Report, Int[Array, " M"]], Pages]:
-        """`shapes.decode_steps` tokens of every row (one where guides have a say), -1 after a row's stop id or budget.
+        """`shapes.decode_steps` tokens of every row, -1 after a row's stop id or budget.
 
         `before` and `drawn_before` hold the last tokens of the decode and the prefill launch before, which a row may
-        go on from although the host does not know them yet. Returns with the tokens a report of each step and row, and
-        the last token of each row (-1 where a stop id ended it) for the next launch.
+        go on from although the host does not know them yet. `said`: by the rows of a shaped batch. Returns with the
+        tokens a report of each step and row, and the last token of each row (-1 where a stop id ended it) for the next
+        launch.
         """
         fields = unpack(decode_fields(rows, self.shapes.table_width), packed)
         first = _first_tokens(fields, jnp.concatenate([before, drawn_before]))
@@ -161,31 +172,30 @@ class Step:
         draw = self._drawing(variant, rows, inputs)
 
         def one_step(step, carry):
-            pages, tokens, positions, budgets, ended, counts, out, reports = carry
+            pages, tokens, positions, budgets, ended, said, out, reports = carry
             alive = budgets > 0
             h, pages = self._one_token(model, pages, fields, tokens, jnp.where(alive, positions, -1))
-            drawn, report, counts = draw.of_states(model, h, counts, step)
-            reports = _with(reports, report, step)
+            drawn, report, said = draw.of_states(model, h, said, step)
+            reports = jax.tree.map(lambda all_steps, one: _with(all_steps, one, step), reports, report)
             out = _with(out, jnp.where(alive, drawn, -1), step)
             tokens = jnp.where(alive, drawn, tokens)
             ended |= alive & _is_stop(drawn, fields)
             budgets = jnp.where(ended, 0, budgets - 1)
-            return pages, tokens, positions + 1, budgets, ended, counts, out, reports
+            return pages, tokens, positions + 1, budgets, ended, said, out, reports
 
-        steps = 1 if variant == "guided" else self.shapes.decode_steps
+        steps = self.shapes.decode_steps
         carry = (
             dict(pages),
             jnp.maximum(first, 0),
             fields["positions"],
             jnp.where(first < 0, 0, fields["budgets"]),
             first < 0,
-            draw.counts(),
+            () if said is None else said[:rows],
             jnp.full((steps, rows), -1, jnp.int32),
             jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), draw.no_report(rows)),
         )
         pages, tokens, _, _, ended, _, out, reports = lax.fori_loop(0, steps, one_step, carry)
-        last = jnp.where(ended, -1, tokens)
-        return (out, reports, jnp.pad(last, (0, before.shape[0] - rows), constant_values=-1)), pages
+        return (out, reports, self._left(jnp.where(ended, -1, tokens))), pages
 
     def mixed(
         self,
@@ -196,12 +206,12 @@ class Step:
         packed: Int[Array, " I"],
         inputs: DrawInputs,
         before: Int[Array, " M"],
-        drawn_before: Int[Array, " Q"],
+        drawn_before: Int[Array, " M"],
         store: Float[Array, "S D"] | None = None,
         *,
         tokens: int,
         variant: Variant,
-    ) -> tuple[tuple[Int[Array, "1 M"], Int[Array, " Q"], Int[Array, " M"]], Pages]:
+    ) -> tuple[tuple[Int[Array, "1 M"], Int[Array, " M"], Int[Array, " M"]], Pages]:
         """Whole prompts and one step of `decode` over the largest batch: each weight is read once.
 
         Returns the tokens of those that decode, -1 where there is none, the first tokens of the prompts, and the last
@@ -236,21 +246,27 @@ class Step:
         self,
         logits: Float[Array, "B V"],
         inputs: DrawInputs,
+        said: Int[Array, "M V"] | None = None,
         *,
         variant: Variant,
         cap: float | None = None,
-    ) -> tuple[Int[Array, " B"], Report]:
-        """The first token of each row, from the logits of its prompt, and the report [1, B] of this one draw.
+    ) -> tuple[Int[Array, " M"], Report]:
+        """The token of each row, -1 behind them, and a report [1, B]. cap: of logits that are not capped yet."""
+        rows = logits.shape[0]
+        by_rows: Said = () if said is None else said[:rows]
+        drawn, report, _ = self._drawing(variant, rows, inputs)(logits, by_rows, 0, cap=cap)
+        return self._left(drawn), jax.tree.map(lambda x: x[None], report)
 
-        cap: of logits that are not capped yet.
-        """
-        draw = self._drawing(variant, logits.shape[0], inputs)
-        drawn, report, _ = draw(logits, draw.counts(), 0, cap=cap)
-        return drawn, jax.tree.map(lambda x: x[None], report)
+    def count(self, said: Int[Array, "M V"], packed: Int[Array, " P"]) -> Int[Array, "M V"]:
+        """What rows have said, with the counts of some more tokens."""
+        return with_counts(said, **unpack(said_fields(said.shape[0]), packed))
+
+    def _left(self, tokens: Int[Array, " B"]) -> Int[Array, " M"]:
+        """What the next launch may go on from, -1 behind the rows."""
+        return jnp.pad(tokens, (0, self.shapes.decode_rows[-1] - tokens.shape[0]), constant_values=-1)
 
     def _drawing(self, variant: Variant, rows: int, inputs: DrawInputs) -> Drawing:
-        vocab_size, history = self.vocab_size, self.shapes.history
-        return Drawing(variant, rows, history, vocab_size, self.suppressed, inputs, self.implementation)
+        return Drawing(variant, rows, self.vocab_size, self.suppressed, inputs, self.implementation)
 
     def _entered(
         self, leaves: UsedLeaves, pages: Pages, fields: dict[str, Array], store: Float[Array, "S D"] | None
@@ -315,17 +331,13 @@ def _soft(
     return store[jnp.maximum(rows, 0)], rows >= 0
 
 
-def _with(all_steps: Any, new: Any, step: Int[Array, ""]) -> Any:
-    """Arrays [N, ...] with the arrays `new` at `step`.
+def _with(all_steps: Array, one: Array, step: Int[Array, ""]) -> Array:
+    """An array [N, ...] with `one` at `step`.
 
     Not an update in place: XLA would make it a copy on a stream of its own.
     """
-
-    def put(steps: Array, one: Array) -> Array:
-        is_place = jnp.arange(len(steps)) == step
-        return jnp.where(is_place.reshape(-1, *[1] * one.ndim), one, steps)
-
-    return jax.tree.map(put, all_steps, new)
+    is_place = jnp.arange(len(all_steps)) == step
+    return jnp.where(is_place.reshape(-1, *[1] * one.ndim), one, all_steps)
 
 
 def _first_tokens(fields: dict[str, Array], before: Int[Array, " S"]) -> Int[Array, " B"]:

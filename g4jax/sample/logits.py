@@ -1,16 +1,13 @@
-"""From logits to tokens on the device: penalties, what is drawn then, and log probabilities."""
+"""What is done to logits on the device before a token is drawn, and log probabilities."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from pallas_kernels.core import Implementation
 from pallas_kernels.draw import Rules, largest
-
-Counts = tuple[Bool[Array, "B V"], Int[Array, "B V"]]
-"""(the prompt holds the token, how often the output does)"""
 
 
 @jax.tree_util.register_dataclass
@@ -28,36 +25,26 @@ def greedy(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-def penalize(logits: Float[Array, "B V"], batch: SamplingBatch, counts: Counts) -> Float[Array, "B V"]:
-    """Repetition penalty over prompt and output, then frequency and presence penalty over the output."""
-    prompt_seen, output_counts = counts
-    spoken = output_counts > 0
-    repetition = batch.repetition_penalty[:, None]
+def penalize(logits: Float[Array, "B V"], batch: SamplingBatch, said: Int[Array, "B V"]) -> Float[Array, "B V"]:
+    """Repetition penalty over prompt and output, then frequency and presence penalty over the output.
+
+    said: twice how often a row's output has the token, one more where its prompt does.
+    """
+    count, repetition = said // 2, batch.repetition_penalty[:, None]
     repeated = jnp.where(logits > 0, logits / repetition, logits * repetition)
-    logits = jnp.where(prompt_seen | spoken, repeated, logits)
-    return logits - batch.frequency_penalty[:, None] * output_counts - batch.presence_penalty[:, None] * spoken
+    logits = jnp.where(said > 0, repeated, logits)
+    return logits - batch.frequency_penalty[:, None] * count - batch.presence_penalty[:, None] * (count > 0)
 
 
-def no_counts(rows: int, vocab_size: int) -> Counts:
-    """Of rows that have said nothing."""
-    return jnp.zeros((rows, vocab_size), bool), jnp.zeros((rows, vocab_size), jnp.int32)
+def with_counts(said: Int[Array, "B V"], tokens: Int[Array, "B C"], counts: Int[Array, "B C"]) -> Int[Array, "B V"]:
+    """With the counts of these tokens, those of a row all different; -1 is none."""
+    rows, vocab_size = jnp.arange(said.shape[0])[:, None], said.shape[1]
+    return said.at[rows, jnp.where(tokens < 0, vocab_size, tokens)].set(counts, mode="drop")
 
 
-def count_tokens(counts: Counts, history: Int[Array, "B H"], prompt_lengths: Int[Array, " B"]) -> Counts:
-    """The counts with each row's tokens so far; `history` is prompt and output, -1 behind them."""
-    prompt_seen, output_counts = counts
-    rows, vocab_size = jnp.arange(history.shape[0])[:, None], output_counts.shape[1]
-    is_prompt = jnp.arange(history.shape[1]) < prompt_lengths[:, None]
-    ids = jnp.where(history < 0, vocab_size, history)
-    prompt_seen = prompt_seen.at[rows, jnp.where(is_prompt, ids, vocab_size)].set(True, mode="drop")
-    return prompt_seen, output_counts.at[rows, jnp.where(is_prompt, vocab_size, ids)].add(1, mode="drop")
-
-
-def bump(counts: Counts, tokens: Int[Array, " B"]) -> Counts:
-    """The counts with one more output token per row; -1 is none."""
-    prompt_seen, output_counts = counts
-    rows, vocab_size = jnp.arange(tokens.shape[0]), output_counts.shape[1]
-    return prompt_seen, output_counts.at[rows, jnp.where(tokens < 0, vocab_size, tokens)].add(1, mode="drop")
+def bump(said: Int[Array, "B V"], tokens: Int[Array, " B"]) -> Int[Array, "B V"]:
+    """With one more output token per row."""
+    return said.at[jnp.arange(tokens.shape[0]), tokens].add(2)
 
 
 def logprobs_of(

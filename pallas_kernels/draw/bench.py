@@ -22,6 +22,7 @@ RULES: dict[str, dict[str, float]] = {
     "greedy": {"temperature": 0.0},
     "as the checkpoints ask": {"top_k": 64, "top_p": 0.95},
     "top-p alone": {"top_p": 0.95},
+    "top-p alone, sharp": {"top_p": 0.95, "temperature": 0.2},
     "top-p alone, flat": {"top_p": 0.95, "temperature": 3.0},
     "top-k of a hundred": {"top_k": 100},
     "no filter": {},

@@ -23,7 +23,7 @@ def output_alone(request: Request, max_model_len: int) -> tuple[list[int], str]:
     most = min(request.params.max_tokens or max_model_len, max_model_len - len(tokens))
     while True:
         output.append(next_token(tokens + output))
-        if output[-1] == END and len(output) >= request.params.min_tokens:
+        if output[-1] in request.stop_ids and len(output) >= request.params.min_tokens:
             return output, "stop"
         if len(output) == most:
             return output, "length"
@@ -78,8 +78,8 @@ class FakeDevice:
         return MixedResult(prefill, decode)
 
     def decode(self, plan: DecodePlan) -> DecodeResult:
-        [guided] = {request.guide is not None for request in plan.requests}
-        assert plan.steps == (1 if guided else self.scheduler.decode_steps)
+        assert plan.guided or not any(request.guide for request in plan.requests)
+        assert plan.steps == (1 if plan.guided else self.scheduler.decode_steps)
         return self._decode(plan)
 
     def _decode(self, plan: DecodePlan) -> DecodeResult:

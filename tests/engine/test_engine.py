@@ -1,6 +1,7 @@
 """The engine over a tiny model: what a request gets does not depend on what else is there."""
 
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -89,8 +90,8 @@ class OnlyThese:
         self.seen.append(token_id)
 
 
-def guided(guide: OnlyThese, **params) -> Request:
-    params = SamplingParams(max_tokens=12, **{"temperature": 1.0, "seed": 5} | params)
+def guided(guide: OnlyThese, max_tokens: int = 12, **params) -> Request:
+    params = SamplingParams(max_tokens=max_tokens, **{"temperature": 1.0, "seed": 5} | params)
     return Request("guided", [5, 6, 7, 8, 9], params, frozenset({3}), guide=guide)
 
 
@@ -99,6 +100,36 @@ def test_a_guide_is_obeyed_and_disturbs_nobody(fresh, expected):
     out = run(fresh, [*requests(10), guided(guide)])
     assert set(out["guided"]) <= guide.allowed and out["guided"] == guide.seen and len(guide.seen) == 12
     assert {name: ids for name, ids in out.items() if name != "guided"} == expected
+
+
+def test_penalties_count_the_same_one_token_at_a_time(fresh):
+    """Beside a guide every launch makes one token, and nobody waits for the one before."""
+    penalties: dict[str, Any] = {
+        "frequency_penalty": 0.7,
+        "repetition_penalty": 1.2,
+        "logit_bias": ((9, 1.5),),
+        "logprobs": 2,
+    }
+    apart = alone(fresh, requests(4, tokens=24, **penalties))
+    together = run(fresh, [*requests(4, tokens=24, **penalties), guided(OnlyThese({40, 41, 77}), max_tokens=40)])
+    assert {name: ids for name, ids in together.items() if name != "guided"} == apart
+
+
+def test_the_layers_of_a_guided_token_run_before_the_token_is_known(fresh, monkeypatch):
+    """And it is drawn when the guide has seen the one before."""
+    order, guide = [], OnlyThese({40, 41})
+    forward, complete = fresh.runner._forward, fresh.scheduler.complete_decode
+    fill = guide.fill
+
+    def told(name, call):
+        return lambda *args: (order.append(name), call(*args))[1]
+
+    monkeypatch.setattr(fresh.runner, "_forward", told("layers", forward))
+    monkeypatch.setattr(fresh.scheduler, "complete_decode", told("known", complete))
+    monkeypatch.setattr(guide, "fill", told("mask", fill))
+    run(fresh, [guided(guide)])
+    # The first token is the prompt's. No layers run for the last, whose limit is known.
+    assert order == ["mask", "layers", "mask", *["layers", "known", "mask"] * 10, "known"]
 
 
 def test_min_tokens_does_not_force_what_a_guide_forbids(fresh):

@@ -96,8 +96,9 @@ def test_prompts_beside_a_decode_batch_copy_no_cache(batch: int):
 HARMLESS = [
     ("mixed", 512, "greedy"),
     ("decode", 8, "shaped"),
-    ("decode", 8, "guided"),
-    ("draw", "shaped"),
+    ("forward", 8),
+    ("draw", 8, "guided"),
+    ("count",),
     ("score", 128),
 ]
 

@@ -119,7 +119,7 @@ def test_programs_are_kept_in_one_place(tmp_path):
 
 def test_the_second_start_of_an_engine_lowers_nothing_and_answers_the_same(tmp_path, monkeypatch):
     write_wandering(tmp_path / "model", "e2b")
-    keys = [("enter", 16), ("prefill", 16), ("draw", "greedy"), ("decode", 1, "greedy")]
+    keys = [("enter", 16), ("prefill", 16), ("draw", 1, "greedy"), ("decode", 1, "greedy")]
     monkeypatch.setattr(Programs, "keys", lambda self: keys)
     told = []
 

@@ -195,7 +195,7 @@ TestScheduler = SchedulerMachine.TestCase
 def test_prefill_and_decode_alternate():
     scheduler = make_scheduler(max_batch=2)
     device = FakeDevice(scheduler)
-    scheduler.add(make_request("a", [1, 2, 3], max_tokens=30, min_tokens=30))
+    scheduler.add(make_request("a", [1, 2, 3], max_tokens=30, ignore_eos=True))
     run_step(scheduler, device)
     scheduler.add(make_request("b", COMMON[:24], max_tokens=4))
     kinds = []
@@ -246,7 +246,7 @@ def test_prompts_that_ask_for_more_than_a_draw_go_alone(asked):
 def test_the_next_turn_of_a_conversation_computes_only_what_is_new():
     scheduler = make_scheduler(max_model_len=80, full_pages=40)
     device = FakeDevice(scheduler)
-    first = make_request("first", COMMON[:21], max_tokens=10, min_tokens=10)
+    first = make_request("first", COMMON[:21], max_tokens=10, ignore_eos=True)
     scheduler.add(first)
     run_to_end(scheduler, device)
     second = make_request("second", first.tokens + [3, 4], max_tokens=1)
@@ -271,7 +271,7 @@ def test_a_repeated_prompt_still_computes_its_last_token():
 def test_sliding_pages_are_bounded_by_the_window():
     scheduler = make_scheduler(max_model_len=200, full_pages=60, sliding_pages=8)
     device = FakeDevice(scheduler)
-    scheduler.add(make_request("a", COMMON, max_tokens=100, min_tokens=100))
+    scheduler.add(make_request("a", COMMON, max_tokens=100, ignore_eos=True))
     run_to_end(scheduler, device)
     assert scheduler.stats().preemptions == 0
 
@@ -279,7 +279,7 @@ def test_sliding_pages_are_bounded_by_the_window():
 def test_the_youngest_gives_way_and_comes_back():
     scheduler = make_scheduler(full_pages=10)
     device = FakeDevice(scheduler)
-    requests = [make_request(name, COMMON[n : n + 8], max_tokens=24, min_tokens=24) for n, name in enumerate("abc")]
+    requests = [make_request(name, COMMON[n : n + 8], max_tokens=24, ignore_eos=True) for n, name in enumerate("abc")]
     for request in requests:
         scheduler.add(request)
     updates = run_to_end(scheduler, device)
@@ -353,18 +353,18 @@ def guided(name: str, prompt: list[int], guide: OneByOne, **params) -> Request:
     return Request(name, prompt, SamplingParams(**params), frozenset({END}), guide=guide)
 
 
-def test_a_guide_sees_every_token_and_the_others_keep_their_long_steps():
+def test_a_guide_sees_every_token_and_without_it_the_others_take_long_steps():
     scheduler = make_scheduler()
     device = FakeDevice(scheduler)
     guide = OneByOne()
-    scheduler.add(guided("g", [1, 2], guide, max_tokens=6, min_tokens=6))
-    scheduler.add(make_request("p", [3, 4], max_tokens=12, min_tokens=12))
+    scheduler.add(guided("g", [1, 2], guide, max_tokens=6, ignore_eos=True))
+    scheduler.add(make_request("p", [3, 4], max_tokens=12, ignore_eos=True))
     updates = run_to_end(scheduler, device)
     by_guide = [update.token_ids for update in updates if update.request_id == "g"]
     assert [len(ids) for ids in by_guide] == [1] * 6 and guide.seen == [i for ids in by_guide for i in ids]
     assert max(len(update.token_ids) for update in updates if update.request_id == "p") == scheduler.decode_steps
     for name, prompt, tokens in (("g", [1, 2], 6), ("p", [3, 4], 12)):
-        request = make_request(name, prompt, max_tokens=tokens, min_tokens=tokens)
+        request = make_request(name, prompt, max_tokens=tokens, ignore_eos=True)
         want = output_alone(request, scheduler.max_model_len)[0]
         assert [i for update in updates if update.request_id == name for i in update.token_ids] == want
 
@@ -372,9 +372,9 @@ def test_a_guide_sees_every_token_and_the_others_keep_their_long_steps():
 def test_a_dead_end_of_a_guide_ends_its_request_alone():
     scheduler = make_scheduler()
     device = FakeDevice(scheduler)
-    refused = output_alone(make_request("g", [1, 2], max_tokens=6, min_tokens=6), 40)[0][2]
-    scheduler.add(guided("g", [1, 2], OneByOne(refused), max_tokens=6, min_tokens=6))
-    scheduler.add(make_request("p", [3, 4], max_tokens=12, min_tokens=12))
+    refused = output_alone(make_request("g", [1, 2], max_tokens=6, ignore_eos=True), 40)[0][2]
+    scheduler.add(guided("g", [1, 2], OneByOne(refused), max_tokens=6, ignore_eos=True))
+    scheduler.add(make_request("p", [3, 4], max_tokens=12, ignore_eos=True))
     last = {update.request_id: update for update in run_to_end(scheduler, device)}
     assert (last["g"].finish_reason, last["g"].error) == ("error", "refused")
     assert last["p"].finish_reason == "length" and last["p"].error is None
@@ -385,7 +385,7 @@ def test_scores_cover_the_whole_prompt_whatever_is_cached():
     scheduler = make_scheduler()
     device = FakeDevice(scheduler)
     prompt = [5, 4, 3, 2, 1, 2, 3, 4, 5, 6, 7]
-    scheduler.add(make_request("first", prompt, max_tokens=2, min_tokens=2))
+    scheduler.add(make_request("first", prompt, max_tokens=2, ignore_eos=True))
     run_to_end(scheduler, device)
     scheduler.add(make_request("scored", prompt, max_tokens=1, prompt_logprobs=0))
     scheduler.add(make_request("other", prompt[:6], max_tokens=1))
