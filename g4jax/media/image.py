@@ -113,14 +113,15 @@ def resized_patches(image: PIL.Image.Image, height: int, width: int) -> UInt8[np
     most = min(threads(), max(image.width * image.height, width * height) // _STRIP_PIXELS)
     strips = next(count for count in (8, 4, 2, 1) if count <= max(1, most))
 
-    def resize(first: int, end: int) -> None:
-        left, right = (width * edge // strips for edge in (first, end))
-        box = (image.width * first / strips, 0, image.width * end / strips, image.height)
-        strip = image.resize((right - left, image.height), PIL.Image.Resampling.BICUBIC, box)
-        strip = strip.resize((right - left, height), PIL.Image.Resampling.BICUBIC)
-        lines[:, 3 * left : 3 * right] = np.asarray(strip).reshape(height, -1)
+    across = width // strips
 
-    in_strips(strips, strips, resize)
+    def resize(strip: int) -> None:
+        box = (image.width * strip / strips, 0, image.width * (strip + 1) / strips, image.height)
+        made = image.resize((across, image.height), PIL.Image.Resampling.BICUBIC, box)
+        made = made.resize((across, height), PIL.Image.Resampling.BICUBIC)
+        lines[:, 3 * across * strip :][:, : 3 * across] = np.asarray(made).reshape(height, -1)
+
+    in_strips(strips, resize)
     rows, columns = height // CELL, width // CELL
     cells = lines.reshape(rows, POOLING, PATCH, columns, POOLING, PATCH * 3).transpose(0, 3, 1, 4, 2, 5)
     return cells.reshape(rows * columns * POOLING**2, PATCH * PATCH * 3)

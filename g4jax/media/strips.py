@@ -1,7 +1,6 @@
-"""Lines of a picture divided among threads."""
+"""Strips of a picture divided among threads."""
 
 import functools
-import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,19 +9,17 @@ MOST = 8
 """Strips of one picture."""
 
 
-def in_strips(count: int, lines: int, work: Callable[[int, int], None]) -> None:
-    """Calls `work` with the first and the last but one line of each of `count` strips, about equal ones.
+def in_strips(count: int, work: Callable[[int], None]) -> None:
+    """Calls `work` with 0 to `count` - 1.
 
     Its thread works as well, and does what the others have not begun when it comes to it: where several pictures are
     read at once, each of them waits for nobody but those that work for it.
     """
-    edges = [lines * strip // count for strip in range(count + 1)]
-    own, *rest = itertools.pairwise(edges)
-    given = [(strip, _pool().submit(work, *strip)) for strip in rest]
-    work(*own)
+    given = [(strip, _pool().submit(work, strip)) for strip in range(1, count)]
+    work(0)
     for strip, future in reversed(given):  # The others take them from the front.
         if future.cancel():
-            work(*strip)
+            work(strip)
         else:
             future.result()
 
