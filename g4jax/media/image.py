@@ -112,7 +112,6 @@ def resized_patches(image: PIL.Image.Image, height: int, width: int) -> UInt8[np
     lines = np.empty((height, 3 * width), np.uint8)
     most = min(threads(), max(image.width * image.height, width * height) // _STRIP_PIXELS)
     strips = next(count for count in (8, 4, 2, 1) if count <= max(1, most))
-
     across = width // strips
 
     def resize(strip: int) -> None:

@@ -11,10 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt32
-
-_LINE = 1024
-"""Tokens summed by one block of threads."""
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
 @jax.tree_util.register_dataclass
@@ -84,34 +81,16 @@ def _search(
 ) -> UInt32[Array, " B"]:
     """The largest t such that the tokens better than t (bits < t) weigh less than `limit` together, or 0.
 
-    A token weighs its `mass`, or 1. A few binary digits of t are found per pass over the vocabulary.
+    A token weighs its `mass`, or 1.
     """
-    # A GPU pays for launches: many thresholds a pass. A CPU pays for comparisons: one.
-    digit_bits = 1 if jax.default_backend() == "cpu" else 4
-    lines = _in_lines(bits, fill=2**32 - 1)
-    weight = jnp.float32(1) if mass is None else _in_lines(mass, fill=0)
+    weight = jnp.float32(1) if mass is None else mass
 
-    def one_digit(step, found):
-        shift = (32 - digit_bits * (step + 1)).astype(jnp.uint32)
-        tried = [found | (jnp.uint32(digit) << shift) for digit in range(1, 2**digit_bits)]
-        # Line by line, and all in one reduction: XLA would make a kernel or two of each sum.
-        parts = tuple(jnp.where(lines < t[:, None, None], weight, 0.0) for t in tried)
-        sums = lax.reduce(parts, (jnp.float32(0),) * len(parts), _add, dimensions=(2,))
-        below = jnp.sum(jnp.stack(sums), axis=-1)
-        return found | (jnp.sum(below < limit, axis=0, dtype=jnp.uint32) << shift)
+    def one_bit(step, found):
+        tried = found | (jnp.uint32(1) << (31 - step).astype(jnp.uint32))
+        below = jnp.sum(jnp.where(bits < tried[:, None], weight, 0.0), axis=-1)
+        return jnp.where(below < limit, tried, found)
 
-    return lax.fori_loop(0, 32 // digit_bits, one_digit, jnp.zeros(bits.shape[0], jnp.uint32))
-
-
-def _add(xs: tuple[Array, ...], ys: tuple[Array, ...]) -> tuple[Array, ...]:
-    return tuple(x + y for x, y in zip(xs, ys, strict=True))
-
-
-def _in_lines(x: Shaped[Array, "B V"], fill: int) -> Shaped[Array, "B C W"]:
-    """Each row folded into lines of _LINE tokens, `fill` behind the last."""
-    width = min(_LINE, x.shape[1])
-    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % width)), constant_values=x.dtype.type(fill))
-    return x.reshape(x.shape[0], -1, width)
+    return lax.fori_loop(0, 32, one_bit, jnp.zeros(bits.shape[0], jnp.uint32))
 
 
 def gumbel(seed: UInt32[Array, " B"], index: Int[Array, " B"], vocab_size: int) -> Float[Array, "B V"]:
