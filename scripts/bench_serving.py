@@ -8,6 +8,7 @@ Sends prompts of random token ids to /v1/completions, streamed, with ignore_eos;
 `--range-ratio` times the given one and the given one. `--shared-prefix N` puts the same N tokens before every prompt.
 With `--images N` a prompt is a chat message of N JPEGs, no two alike, and of digits, one token each. `--image-content
 random` is noise, as SGLang's data set has it: the largest files there are; `photo` has the detail of a photograph.
+Requests are greedy; `--extra-request-body '{"temperature": 1.0, "logprobs": 5}'` asks otherwise.
 The same client measures SGLang and vLLM; of a g4jax server it tells the processor time of a token too. Time to first
 token (TTFT) ends with the first chunk that has text; time per output token (TPOT) is the rest over the other tokens;
 throughput counts the tokens of `usage`. The last line is one JSON object.
@@ -29,8 +30,6 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-SAMPLED = {"temperature": 1.0, "top_k": 64, "top_p": 0.95}
-"""As in the releases' generation_config.json."""
 CPU_SECONDS = re.compile(r"^(?:process|g4jax:engine)_cpu_seconds_total\S* (\S+)$", re.MULTILINE)
 
 
@@ -72,7 +71,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=0, help="images of a prompt")
     parser.add_argument("--image-content", choices=("random", "photo"), default="random")
     parser.add_argument("--image-size", default="1280x720", help="width x height")
-    parser.add_argument("--sampled", action="store_true", help="draw as the checkpoints ask for, not greedily")
+    parser.add_argument("--extra-request-body", type=json.loads, default={}, help="JSON: more fields of each request")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with urllib.request.urlopen(f"{args.base_url}/v1/models") as response:
@@ -146,7 +145,7 @@ async def run(args: argparse.Namespace, model: str, samples: list[Sample]) -> li
 
     async def limited(sample: Sample) -> Answer:
         async with gate:
-            return await ask(args.base_url, model, sample, SAMPLED if args.sampled else {"temperature": 0.0})
+            return await ask(args.base_url, model, sample, args.extra_request_body)
 
     jobs = []
     for sample in samples:
@@ -156,7 +155,7 @@ async def run(args: argparse.Namespace, model: str, samples: list[Sample]) -> li
     return await asyncio.gather(*jobs)
 
 
-async def ask(base_url: str, model: str, sample: Sample, drawing: dict) -> Answer:
+async def ask(base_url: str, model: str, sample: Sample, extra: dict) -> Answer:
     """One streamed request over a connection of its own: no client library takes part in the times."""
     url = urllib.parse.urlsplit(base_url)
     is_chat = isinstance(sample.prompt[0], dict)
@@ -166,10 +165,11 @@ async def ask(base_url: str, model: str, sample: Sample, drawing: dict) -> Answe
         "model": model,
         **prompt,
         "max_tokens": sample.output,
-        **drawing,
+        "temperature": 0.0,
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
+        **extra,
     }
     payload = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"

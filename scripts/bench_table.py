@@ -5,11 +5,11 @@
 
 c1: ten requests one after another, 610 tokens in and 422 out. c100: 100 requests at once, lengths uniform from 1 to
 1,024; 1,000 requests, of the larger models fewer. c1-sampled and c100-sampled: the same, drawn as the checkpoints ask
-for. images: 200 requests, 100 at once, two JPEGs of noise (1280 x 720) and 128 tokens of text in, 1,024 out. text and
-photos: 20 requests alone, up to the first token, of 657 tokens; those of `photos` are two photographs and text. Every
-repeat has a seed of its own: the same prompts would be found in the prefix cache. `--warm` starts each server a second
-time before it is measured, with its programs on disk; `--greedy` takes `scripts.greedy_server`, which compiles no
-others than c1, c100 and text need.
+for; with -logprobs, -penalties or -guided in place of -sampled also what it says (`WAYS`). images: 200 requests, 100 at
+once, two JPEGs of noise (1280 x 720) and 128 tokens of text in, 1,024 out. text and photos: 20 requests alone, up to
+the first token, of 657 tokens; those of `photos` are two photographs and text. Every repeat has a seed of its own: the
+same prompts would be found in the prefix cache. `--warm` starts each server a second time before it is measured, with
+its programs on disk; `--greedy` takes `scripts.greedy_server`, which compiles no others than c1, c100 and text need.
 
 A line of JSON with all that bench_serving tells is written to `--out` as soon as a run has ended, the rows of the table
 at the end: the median of the repeats, and the smallest and the largest in brackets.
@@ -40,11 +40,31 @@ MORE = {"31b": ("--mem-fraction-static", "0.93")}
 """What a model needs besides: weights of 61 GB leave little for the cache."""
 
 IMAGES = ("--images", "2", "--input", "116")
+SAMPLED = {"temperature": 1.0, "top_k": 64, "top_p": 0.95}
+"""As in the releases' generation_config.json."""
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"type": "integer"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["name", "age", "tags"],
+}
+WAYS = {
+    "sampled": SAMPLED,
+    "logprobs": SAMPLED | {"logprobs": 5},
+    "penalties": SAMPLED | {"frequency_penalty": 0.5},
+    "guided": SAMPLED | {"guided_json": {"type": "array", "items": PERSON}},
+}
+"""What requests ask for that are not greedy."""
+C1 = ("--requests", "10", "--input", "610", "--output", "422")
+C100 = ("--concurrency", "100", "--input", "1024", "--output", "1024", "--range-ratio", "0")
 RUNS = {
-    "c1": ("--requests", "10", "--input", "610", "--output", "422"),
-    "c100": "--concurrency 100 --input 1024 --output 1024 --range-ratio 0".split(),
-    "c1-sampled": ("--requests", "10", "--input", "610", "--output", "422", "--sampled"),
-    "c100-sampled": "--concurrency 100 --input 1024 --output 1024 --range-ratio 0 --sampled".split(),
+    "c1": C1,
+    "c100": C100,
+    **{f"c1-{way}": (*C1, "--extra-request-body", json.dumps(body)) for way, body in WAYS.items()},
+    **{f"c100-{way}": (*C100, "--extra-request-body", json.dumps(body)) for way, body in WAYS.items()},
     "images": ("--requests", "200", "--concurrency", "100", *IMAGES, "--output", "1024"),
     "text": ("--requests", "20", "--input", "657", "--output", "8"),
     "photos": ("--requests", "20", *IMAGES, "--image-content", "photo", "--output", "1"),
@@ -55,13 +75,11 @@ one. Of these models so many would take minutes."""
 TOLD = {
     "c1": ("ttft_ms_p50", "tpot_ms_p50"),
     "c100": ("output_throughput", "tpot_ms_p50"),
-    "c1-sampled": ("ttft_ms_p50", "tpot_ms_p50"),
-    "c100-sampled": ("output_throughput", "tpot_ms_p50"),
     "images": ("output_throughput",),
     "text": ("ttft_ms_p50",),
     "photos": ("ttft_ms_p50",),
 }
-"""The figures of the table."""
+"""The figures of the table, by the first word of a run's name."""
 
 
 def main() -> None:
@@ -141,7 +159,7 @@ def table(lines: list[dict]) -> Iterator[str]:
     yield "| model | run | figure | median (range) |\n|---|---|---|---|"
     for model, run in dict.fromkeys((line["model"], line["run"]) for line in lines):
         mine = [line for line in lines if (line["model"], line["run"]) == (model, run)]
-        for figure in TOLD.get(run, ("ready_s",)):
+        for figure in TOLD.get(run.split("-")[0], ("ready_s",)):
             values = [line[figure] for line in mine]
             spread = f" ({min(values):,.2f} to {max(values):,.2f})" if len(values) > 1 else ""
             yield f"| {model} | {run} | {figure} | {statistics.median(values):,.2f}{spread} |"
