@@ -40,11 +40,13 @@ def empty(fields: Fields) -> dict[str, np.ndarray]:
 
 
 def pack(fields: Fields, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The fields' bits one after the other, int32; zeros between them."""
+    """The fields' bits one after the other, int32; zeros between them. A field alone, such as the masks, is not copied."""
+    bits = [arrays[field.name].view(np.int32).ravel() for field in fields]
+    if len(fields) == 1 and bits[0].size == packed_size(fields):
+        return bits[0]
     packed, at = np.zeros(packed_size(fields), np.int32), 0
-    for field in fields:
-        bits = arrays[field.name].view(np.int32).ravel()
-        packed[at : at + bits.size] = bits
+    for field, own in zip(fields, bits, strict=True):
+        packed[at : at + own.size] = own
         at += _room(field)
     return packed
 
