@@ -7,10 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from g4jax.engine.request import Request
 from g4jax.engine.scoring import batch_logits, prompt_logits
-from g4jax.sample.params import SamplingParams
-from tests.engine.tiny_engine import alone, build, requests, run, with_pages, write_wandering
+from tests.engine.tiny_engine import OnlyThese, alone, build, guided, requests, run, with_pages, write_wandering
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -74,25 +72,6 @@ def test_penalties_and_min_tokens_are_of_their_request_alone(fresh):
     assert after["0"] == before["0"] and after["1"] != before["1"]
     assert max(np.unique(after["1"], return_counts=True)[1]) < max(np.unique(before["1"], return_counts=True)[1])
     assert len(after["1"]) == 30 and 3 not in after["1"]
-
-
-class OnlyThese:
-    """A guide that allows a few tokens."""
-
-    def __init__(self, allowed: set[int]):
-        self.error, self.allowed, self.seen = None, allowed, []
-
-    def fill(self, row: np.ndarray) -> None:
-        for token in self.allowed:
-            row[token // 32] |= np.uint32(1 << token % 32)
-
-    def accept(self, token_id: int) -> None:
-        self.seen.append(token_id)
-
-
-def guided(guide: OnlyThese, max_tokens: int = 12, **params) -> Request:
-    params = SamplingParams(max_tokens=max_tokens, **{"temperature": 1.0, "seed": 5} | params)
-    return Request("guided", [5, 6, 7, 8, 9], params, frozenset({3}), guide=guide)
 
 
 def test_a_guide_is_obeyed_and_disturbs_nobody(fresh, expected):

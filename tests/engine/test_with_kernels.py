@@ -6,7 +6,7 @@ from g4jax.engine import drawing
 from g4jax.engine.engine import Engine
 from g4jax.engine.request import Request
 from pallas_kernels.draw import api
-from tests.engine.tiny_engine import build, requests, write_wandering
+from tests.engine.tiny_engine import OnlyThese, build, guided, requests, write_wandering
 
 SHAPED = {"logprobs": 3, "frequency_penalty": 0.5, "top_p": 0.9}
 
@@ -27,7 +27,9 @@ def test_an_engine_draws_and_tells_with_kernels_as_without(tmp_path, monkeypatch
 
     def answers() -> list[dict[str, list]]:
         engine = build(tmp_path, mesh="tp=2")
-        return [told(engine, requests(3, tokens=6, **more)) for more in ({}, SHAPED)]
+        batches = [requests(3, tokens=6), requests(3, tokens=6, **SHAPED)]
+        batches.append([*requests(2, tokens=6, **SHAPED), guided(OnlyThese({40, 41, 77}), **SHAPED)])
+        return [told(engine, batch) for batch in batches]
 
     expected = answers()
     for module in (api, drawing):

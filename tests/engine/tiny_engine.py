@@ -71,6 +71,28 @@ def requests(count: int, *, tokens: int = 20, **params) -> list[Request]:
     ]
 
 
+class OnlyThese:
+    """A guide that allows a few tokens."""
+
+    def __init__(self, allowed: set[int]):
+        self.error: str | None = None
+        self.allowed = allowed
+        self.seen: list[int] = []
+
+    def fill(self, row: np.ndarray) -> None:
+        for token in self.allowed:
+            row[token // 32] |= np.uint32(1 << token % 32)
+
+    def accept(self, token_id: int) -> None:
+        self.seen.append(token_id)
+
+
+def guided(guide: OnlyThese, max_tokens: int = 12, **params) -> Request:
+    """A request under a guide."""
+    params = SamplingParams(max_tokens=max_tokens, **{"temperature": 1.0, "seed": 5} | params)
+    return Request("guided", [5, 6, 7, 8, 9], params, frozenset({3}), guide=guide)
+
+
 def run(engine: Engine, batch: list[Request]) -> dict[str, list[int]]:
     """The outputs of a batch that is added at once."""
     out: dict[str, list[int]] = {request.id: [] for request in batch}
