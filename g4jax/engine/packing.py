@@ -40,7 +40,7 @@ def empty(fields: Fields) -> dict[str, np.ndarray]:
 
 
 def pack(fields: Fields, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The fields' bits one after the other, int32; zeros between them. One field alone, such as masks, is not copied."""
+    """The fields' bits one after the other, int32; zeros between them. One field alone, as masks are, is not copied."""
     bits = [arrays[field.name].view(np.int32).ravel() for field in fields]
     if len(fields) == 1 and bits[0].size == packed_size(fields):
         return bits[0]
