@@ -124,7 +124,7 @@ def _ladder(sizes: tuple[int, ...], most: int) -> tuple[int, ...]:
 def _cache_budget(config: TextConfig, options: EngineOptions, device: Device, weight_bytes: int, max_batch: int) -> int:
     if device.memory_bytes is None:
         return CPU_CACHE_BYTES
-    # Logits and what drawing makes of them are the largest temporaries: [B, V] of four bytes, some seven at a time.
+    # Logits, what drawing makes of them, and what was said: [B, V] of four bytes, some seven at a time.
     temporaries = GIB + 7 * 4 * max_batch * config.vocab_size
     budget = int(device.memory_bytes * options.mem_fraction) - weight_bytes
     if device.memory_bytes - weight_bytes - budget < temporaries:

@@ -80,6 +80,8 @@ class FakeDevice:
     def decode(self, plan: DecodePlan) -> DecodeResult:
         assert plan.guided or not any(request.guide for request in plan.requests)
         assert plan.steps == (1 if plan.guided else self.scheduler.decode_steps)
+        rows = zip(plan.requests, plan.sources, strict=True)
+        assert plan.guided or not any(request.params.has_penalties and source >= 0 for request, source in rows)
         return self._decode(plan)
 
     def _decode(self, plan: DecodePlan) -> DecodeResult:

@@ -93,6 +93,11 @@ def test_prompts_beside_a_decode_batch_copy_no_cache(batch: int):
     assert cache_copies(text, ("mixed", 64, "greedy"), batch) == 0
 
 
+@pytest.mark.parametrize("key", [("forward", 104), ("decode", 104, "shaped")])
+def test_rich_batches_copy_no_cache(key):
+    assert cache_copies(one_layer_of_each_kind(config_of("e2b").text), key, 104) == 0
+
+
 HARMLESS = [
     ("mixed", 512, "greedy"),
     ("decode", 8, "shaped"),

@@ -91,6 +91,20 @@ def prompts(draw, limit: int, longest_span: int):
     return prompt, ((start, start + length),)
 
 
+class OneByOne:
+    """A guide that wants to see every token before the next, and refuses `refused`."""
+
+    def __init__(self, refused: int = -1):
+        self.error, self.seen, self._refused = None, [], refused
+
+    def fill(self, row) -> None:
+        row[:] = 1
+
+    def accept(self, token_id: int) -> None:
+        self.seen.append(token_id)
+        self.error = "refused" if token_id == self._refused else None
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """Arrivals, aborts (also of what the device is running) and steps, in any order, over pools that are too small."""
 
@@ -125,13 +139,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         most=st.integers(1, 20) | st.none(),
         least=st.sampled_from([0, 0, 0, 1, 4]),
         salt=st.sampled_from([b"", b"s"]),
+        asks=st.sampled_from(["", "", "penalty", "guide"]),
     )
-    def add(self, data, most, least, salt):
+    def add(self, data, most, least, salt, asks):
         limit = self.scheduler.max_model_len - 1
         prompt, spans = data.draw(prompts(limit, min(5, self.scheduler.max_prefill_tokens)))
         name = f"r{len(self.requests)}"
-        least = min(least, most or least)
-        self.requests[name] = make_request(name, prompt, spans, salt, max_tokens=most, min_tokens=least)
+        least = 0 if asks == "guide" else min(least, most or least)  # a guide may end an answer before
+        penalty = 1.0 if asks == "penalty" else 0.0
+        request = make_request(name, prompt, spans, salt, max_tokens=most, min_tokens=least, presence_penalty=penalty)
+        request.guide = OneByOne() if asks == "guide" else None
+        self.requests[name] = request
         self.given[name] = []
         self.scheduler.add(self.requests[name])
 
@@ -182,6 +200,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             output, reason = output_alone(request, self.scheduler.max_model_len)
             assert self.given[name] == request.output_ids and request.status == "finished"
             assert self.ended[name] == request.finish_reason
+            if isinstance(request.guide, OneByOne):
+                assert request.guide.seen == [token for token in self.given[name] if token != END]
             if self.ended[name] == "abort":
                 assert output[: len(self.given[name])] == self.given[name]
             else:
@@ -333,20 +353,6 @@ def test_a_stop_id_beyond_those_the_device_knows_ends_the_request_on_the_host():
     assert isinstance(plan, DecodePlan)
     assert scheduler.complete_decode(plan, DecodeResult([[6, 7, 8]], [[]])) == [Update("a", [6, 7], "stop", 7)]
     scheduler.check_integrity()
-
-
-class OneByOne:
-    """A guide that wants to see every token before the next, and refuses `refused`."""
-
-    def __init__(self, refused: int = -1):
-        self.error, self.seen, self._refused = None, [], refused
-
-    def fill(self, row) -> None:
-        row[:] = 1
-
-    def accept(self, token_id: int) -> None:
-        self.seen.append(token_id)
-        self.error = "refused" if token_id == self._refused else None
 
 
 def guided(name: str, prompt: list[int], guide: OneByOne, **params) -> Request:
