@@ -1,9 +1,10 @@
 """Room of their own for the small buffers of launches, so that large temporaries stay where they are.
 
 XLA's allocator gives a buffer the smallest hole that holds it. Inputs and results outlive their launch a little;
-without a hole of their own they take the beginning of the free memory now and then, and the next launch's temporaries
+without holes of their own they take the beginning of the free memory now and then, and the next launch's temporaries
 begin elsewhere. A graph whose buffers have moved is brought up to date, node by node, before it runs: milliseconds of
-the host.
+the host. A hole that is shared does not help: temporaries that fit into it begin behind whatever lies there. So holes
+come in several sizes, each a few times; a buffer finds an empty one of its size.
 """
 
 import math
@@ -14,23 +15,38 @@ from jax.sharding import Sharding
 
 from g4jax.engine.programs import Programs
 
-LAUNCHES = 8
-"""As many launches' inputs fit: two are alive at once, and the allocator needs some play."""
-LEAST_BYTES = 2**20
+EACH = 4
+"""Holes of a size: two launches have their inputs at once, and the allocator needs some play."""
+SMALLEST_BYTES = 2**14
+STEP = 4
+"""From one size to the next."""
 
 
-def make_room(programs: Programs, sharding: Sharding) -> jax.Array:
-    """Leaves a hole for small buffers in the devices' memory. It lasts as long as what is returned, its wall."""
-    size = max(LEAST_BYTES, LAUNCHES * _input_bytes(programs))
-    hole, wall = (jax.device_put(np.zeros(size, np.int8), sharding) for _ in range(2))
-    jax.block_until_ready((hole, wall))
-    hole.delete()
-    return wall
+def make_room(programs: Programs, sharding: Sharding) -> list[jax.Array]:
+    """Leaves holes for small buffers in the devices' memory. They last as long as what is returned, their walls."""
+    holes, walls = [], []
+    for size in hole_sizes(_largest_input(programs)):
+        for _ in range(EACH):
+            # As large as its hole: a small wall would find a gap elsewhere and part nothing.
+            holes.append(jax.device_put(np.zeros(size, np.int8), sharding))
+            walls.append(jax.device_put(np.zeros(size, np.int8), sharding))
+    jax.block_until_ready((holes, walls))
+    for hole in holes:
+        hole.delete()
+    return walls
 
 
-def _input_bytes(programs: Programs) -> int:
-    """Of a launch in which the largest batch decodes, the tokens of the launches before included."""
+def hole_sizes(largest: int) -> list[int]:
+    """Bytes, the smallest first; the last hold the largest input."""
+    sizes = [SMALLEST_BYTES]
+    while sizes[-1] < largest:
+        sizes.append(STEP * sizes[-1])
+    return [*sizes[:-1], max(largest, SMALLEST_BYTES)]
+
+
+def _largest_input(programs: Programs) -> int:
+    """Bytes of the largest array that the host sends to a launch in which many decode."""
     rows = programs.step.shapes.decode_rows[-1]
-    (packed, *left), (_, drawing, _) = (programs.inputs(key) for key in (("forward", rows), ("draw", rows, "guided")))
+    (packed, *_), (_, drawing, _) = (programs.inputs(key) for key in (("forward", rows), ("draw", rows, "guided")))
     _, counts = programs.inputs(("count",))
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves((packed, left, drawing, counts)))
+    return max(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves((packed, drawing, counts)))

@@ -46,7 +46,7 @@ class Runner:
         self.compiled: dict[Key, jax.stages.Compiled] = {}
         self._leaves_of: dict[Key, UsedLeaves] = {}
         self._zeros: dict[int, jax.Array] = {}
-        self._wall: jax.Array | None = None
+        self._walls: list[jax.Array] = []
         # Where the last decode and the last prefill launch leave their tokens for the next decode launch.
         self._last = self._drawn = self._resident_zeros(step.shapes.decode_rows[-1])
         said = self.programs.said()
@@ -55,7 +55,7 @@ class Runner:
     def compile_all(self, progress: Progress, threads: int, store: ProgramStore | None = None) -> None:
         """Makes every program of `Programs.keys`."""
         self.compiled |= compile_programs(self.programs, progress, threads=threads, store=store)
-        self._wall = make_room(self.programs, named_sharding(self.programs.mesh, ()))
+        self._walls = make_room(self.programs, named_sharding(self.programs.mesh, ()))
 
     def warm_up(self, progress: Progress) -> None:
         """Runs every program twice: a GPU records one as a graph at its second run, so the first request meets nothing

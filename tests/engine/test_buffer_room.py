@@ -1,5 +1,6 @@
-"""Small buffers have a hole of their own, and programs whose products XLA times are compiled alone."""
+"""Small buffers have holes of their own, and programs whose products XLA times are compiled alone."""
 
+import collections
 import dataclasses
 
 import jax
@@ -7,7 +8,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from g4jax.config import Gemma4Config
-from g4jax.engine.buffer_room import LEAST_BYTES, make_room
+from g4jax.engine.buffer_room import EACH, hole_sizes, make_room
 from g4jax.engine.programs import Programs
 from g4jax.testing.configs import tiny
 from scripts.inspect_step import decode_programs
@@ -22,13 +23,25 @@ def programs_of(rows: int, table_width: int) -> Programs:
     return programs
 
 
-@pytest.mark.parametrize(("rows", "table_width", "at_least"), [(1, 8, LEAST_BYTES), (256, 1024, 2 * 4 * 256 * 2048)])
-def test_there_is_room_for_the_inputs_of_some_launches(rows, table_width, at_least):
+@pytest.mark.parametrize(
+    ("largest", "sizes"), [(100, [2**14]), (2**16, [2**14, 2**16]), (70_000, [2**14, 2**16, 70_000])]
+)
+def test_the_largest_hole_is_as_large_as_the_largest_input(largest, sizes):
+    """No larger: temporaries that fit into holes share them with other buffers."""
+    assert hole_sizes(largest) == sizes
+
+
+@pytest.mark.parametrize(
+    ("rows", "table_width", "largest"), [(16, 8, 4 * 2 * 16 * 1024), (256, 2048, 4 * 256 * 2 * 2048)]
+)
+def test_there_is_room_for_the_inputs_of_some_launches(rows, table_width, largest):
     programs = programs_of(rows, table_width)
     before = len(jax.live_arrays())
-    wall = make_room(programs, SingleDeviceSharding(jax.devices("cpu")[0]))
-    assert wall.nbytes >= at_least
-    assert len(jax.live_arrays()) == before + 1  # the hole is free again
+    walls = make_room(programs, SingleDeviceSharding(jax.devices("cpu")[0]))
+    assert len(jax.live_arrays()) == before + len(walls)  # the holes are free again
+    by_size = collections.Counter(wall.nbytes for wall in walls)
+    assert set(by_size.values()) == {EACH}
+    assert largest <= max(by_size) < 1.1 * largest
 
 
 def test_only_decode_of_many_rows_is_compiled_alone():
