@@ -3,7 +3,6 @@
 Biases and masks are large and seldom needed: where no request has any, the device's own zeros stand for them.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +10,8 @@ import numpy as np
 
 from g4jax.engine.batch import STOP_IDS, fill_stop_ids
 from g4jax.engine.packing import Field, Fields, empty, pack, packed_size
-from g4jax.engine.request import Request
+from g4jax.engine.request import Guide, Request
+from g4jax.guide.masks import fill_masks
 from g4jax.sample.params import MAX_LOGIT_BIAS
 
 Variant = Literal["greedy", "sampled", "shaped", "guided"]
@@ -78,14 +78,17 @@ def draw_inputs(
     token before.
     """
     fields = draw_fields(variant, rows, vocab_size)
-    guided = [row for row, request in enumerate(requests) if request.guide and draws(request, drawn[row])]
+    guides = [r.guide if draws(r, count) else None for r, count in zip(requests, drawn, strict=True)]
     has_bias = any(request.params.logit_bias for request in requests)
-    needed = DrawInputs(sampling=True, shaping=True, bias=has_bias, mask=bool(guided))
+    needed = DrawInputs(sampling=True, shaping=True, bias=has_bias, mask=any(guides))
     fill = DrawInputs(
-        functools.partial(_sampling, drawn=drawn), _shaping, _bias, functools.partial(_mask, guided=guided)
+        sampling=lambda own: _sampling(own, requests, drawn),
+        shaping=lambda own: _shaping(own, requests),
+        bias=lambda own: _bias(own, requests),
+        mask=lambda own: _mask(own, guides),
     )
     packed = (
-        (pack(own, fill_own(own, requests)) if need else zeros(packed_size(own))) if own else ()
+        (pack(own, fill_own(own)) if need else zeros(packed_size(own))) if own else ()
         for own, fill_own, need in zip(fields, fill, needed, strict=True)
     )
     return DrawInputs(*packed)
@@ -132,12 +135,11 @@ def _bias(fields: Fields, requests: Sequence[Request]) -> Arrays:
     return arrays
 
 
-def _mask(fields: Fields, requests: Sequence[Request], guided: Sequence[int]) -> Arrays:
-    """What the guides of these rows do not allow next."""
+def _mask(fields: Fields, guides: Sequence[Guide | None]) -> Arrays:
+    """What the guides do not allow next."""
     arrays = empty(fields)
-    for row in guided:
-        guide, bits = requests[row].guide, arrays["forbidden"][row]
-        assert guide is not None
-        guide.fill(bits)
-        np.invert(bits, out=bits)
+    fill_masks(guides, arrays["forbidden"])
+    for bits, guide in zip(arrays["forbidden"], guides, strict=False):
+        if guide is not None:
+            np.invert(bits, out=bits)
     return arrays

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from llguidance import LLMatcher
-from llguidance.numpy import fill_next_token_bitmask
 
 from g4jax.guide.errors import short
 from g4jax.guide.spec import GuideSpec
@@ -12,7 +11,7 @@ from g4jax.guide.vocabulary import Vocabulary, allow, allows
 
 
 class Guide:
-    """The state of one request. `fill` says what may come, `accept` takes what came, by turns.
+    """The state of one request. `fill_masks` says what may come, `accept` takes what came, by turns.
 
     `error` is set by either at a dead end: nothing may follow, or a token came that was not allowed. It stays.
 
@@ -31,10 +30,15 @@ class Guide:
         self._may_open = matcher is None or (spec.may_think and not spec.in_thought)
         self._budget = math.inf if spec.thinking_budget is None else spec.thinking_budget
 
-    def fill(self, row: np.ndarray) -> None:
-        """Writes what may come: uint32 [ceil(V / 32)], bit i % 32 of word i // 32; all zero at a dead end."""
+    @property
+    def asks(self) -> LLMatcher | None:
+        """Who says what may come next; None where no grammar has a say."""
+        return None if self._thinks or self.error is not None else self._matcher
+
+    def complete(self, row: np.ndarray) -> None:
+        """Writes what may come, where the row holds what `asks` allows."""
         if self.error is None:
-            self._fill(row)
+            self._complete(row)
         if self.error is not None:
             row[:] = 0
 
@@ -51,7 +55,7 @@ class Guide:
             if not self._matcher.consume_token(token_id):
                 self.error = f"token {token_id} does not fit the grammar: {short(self._matcher.get_error())}"
 
-    def _fill(self, row: np.ndarray) -> None:
+    def _complete(self, row: np.ndarray) -> None:
         if self._thinks:
             row[:] = self._vocabulary.text if self._budget > 0 else 0
             if self._closer is not None:
@@ -59,7 +63,6 @@ class Guide:
         elif self._matcher is None:
             row[:] = self._vocabulary.anything
         else:
-            fill_next_token_bitmask(self._matcher, row.view(np.int32)[None])
             if self._may_open and self._opener is not None:
                 allow(row, self._opener)
             if self._matcher.is_error():

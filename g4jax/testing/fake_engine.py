@@ -10,6 +10,7 @@ import numpy as np
 from g4jax.engine.options import EngineOptions
 from g4jax.engine.plan import SchedulerStats, Update
 from g4jax.engine.request import Request, TokenLogprobs
+from g4jax.guide.masks import fill_masks
 from g4jax.sample.params import InvalidParameter
 
 Script = Callable[[Request], Sequence[int]]
@@ -148,7 +149,7 @@ class FakeEngine:
         if guide is None:
             return running.answer[min(running.cursor, len(running.answer)) - 1]
         mask = np.zeros(-(-self._vocab_size // 32), np.uint32)
-        guide.fill(mask)
+        fill_masks([guide], mask[None])
         allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
         for at in range(running.cursor - 1, len(running.answer)):
             if running.answer[at] in allowed:

@@ -99,14 +99,14 @@ def test_the_layers_of_a_guided_token_run_before_the_token_is_known(fresh, monke
     """And it is drawn when the guide has seen the one before."""
     order, guide = [], OnlyThese({40, 41})
     forward, complete = fresh.runner._forward, fresh.scheduler.complete_decode
-    fill = guide.fill
+    mask = guide.complete
 
     def told(name, call):
         return lambda *args: (order.append(name), call(*args))[1]
 
     monkeypatch.setattr(fresh.runner, "_forward", told("layers", forward))
     monkeypatch.setattr(fresh.scheduler, "complete_decode", told("known", complete))
-    monkeypatch.setattr(guide, "fill", told("mask", fill))
+    monkeypatch.setattr(guide, "complete", told("mask", mask))
     run(fresh, [guided(guide)])
     # The first token is the prompt's. No layers run for the last, whose limit is known.
     assert order == ["mask", "layers", "mask", *["layers", "known", "mask"] * 10, "known"]

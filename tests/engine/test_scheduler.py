@@ -94,10 +94,12 @@ def prompts(draw, limit: int, longest_span: int):
 class OneByOne:
     """A guide that wants to see every token before the next, and refuses `refused`."""
 
+    asks = None
+
     def __init__(self, refused: int = -1):
         self.error, self.seen, self._refused = None, [], refused
 
-    def fill(self, row) -> None:
+    def complete(self, row) -> None:
         row[:] = 1
 
     def accept(self, token_id: int) -> None:

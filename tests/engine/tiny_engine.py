@@ -74,12 +74,14 @@ def requests(count: int, *, tokens: int = 20, **params) -> list[Request]:
 class OnlyThese:
     """A guide that allows a few tokens."""
 
+    asks = None
+
     def __init__(self, allowed: set[int]):
         self.error: str | None = None
         self.allowed = allowed
         self.seen: list[int] = []
 
-    def fill(self, row: np.ndarray) -> None:
+    def complete(self, row: np.ndarray) -> None:
         for token in self.allowed:
             row[token // 32] |= np.uint32(1 << token % 32)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from g4jax.guide import GrammarError, Guides, GuideSpec
+from g4jax.guide.masks import fill_masks
 from g4jax.testing.byte_tokenizer import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -19,7 +20,7 @@ def takes_ids(grammar: str, ids: Sequence[int]) -> bool:
     row = np.zeros(-(-TOKENIZER.vocab_size // 32), np.uint32)
 
     def is_allowed(token: int) -> bool:
-        guide.fill(row)
+        fill_masks([guide], row[None])
         return bool(row[token // 32] >> np.uint32(token % 32) & np.uint32(1))
 
     for token in ids:

@@ -7,6 +7,7 @@ import pytest
 
 from g4jax.chat.tokenizer import Tokenizer
 from g4jax.guide import GrammarError, Guide, Guides, GuideSpec, choice, json_object, lark, regex
+from g4jax.guide.masks import fill_masks
 from g4jax.guide.vocabulary import Vocabulary
 from g4jax.testing.byte_tokenizer import FIRST_BYTE_ID, byte_tokenizer
 
@@ -20,7 +21,7 @@ TEXT = {i for i in range(TOKENIZER.vocab_size) if TOKENIZER.token_bytes(i)} - {F
 
 def allowed(guide: Guide) -> set[int]:
     row = np.full(-(-VOCAB_SIZE // 32), 0xFFFFFFFF, np.uint32)
-    guide.fill(row)
+    fill_masks([guide], row[None])
     return set(np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little")).tolist())
 
 
@@ -168,6 +169,20 @@ def test_an_answer_must_be_able_to_end():
         Vocabulary(TOKENIZER, VOCAB_SIZE, ())
 
 
+def test_many_are_asked_together_and_get_what_each_gets_alone():
+    specs = [GuideSpec(choice(["value", "via"])), GuideSpec(regex("ab*"), may_think=True), GuideSpec(json_object())]
+    specs += [GuideSpec(regex("a"), in_thought=True), GuideSpec(), GuideSpec(regex("b"))]
+    guides = [GUIDES.start(spec) for spec in specs]
+    guides[-1].accept(ids("a")[0])
+    assert guides[-1].error is not None
+    alone = [allowed(guide) for guide in guides]
+    masks = np.full((8, -(-VOCAB_SIZE // 32)), 0xFFFFFFFF, np.uint32)
+    fill_masks([None, *guides], masks)
+    bits = np.unpackbits(masks.view(np.uint8), axis=1, bitorder="little")
+    assert [set(np.flatnonzero(row).tolist()) for row in bits[1:-1]] == alone and alone[-1] == set()
+    assert bits[0].all() and bits[-1].all()  # nobody's
+
+
 def test_a_large_vocabulary_is_read_in_seconds_and_filled_in_no_time():
     tokenizer = byte_tokenizer(vocab_size=60_000)
     guides = Guides(tokenizer, 262_144, tokenizer.stop_ids)
@@ -178,6 +193,6 @@ def test_a_large_vocabulary_is_read_in_seconds_and_filled_in_no_time():
     row = np.zeros(262_144 // 32, np.uint32)
     start = time.process_time()
     for token in tokenizer.encode_text('{"a": "' + "b" * 200):
-        guide.fill(row)
+        fill_masks([guide], row[None])
         guide.accept(token)
     assert time.process_time() - start < 1 and guide.error is None

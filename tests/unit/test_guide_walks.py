@@ -16,6 +16,7 @@ from g4jax.chat.output import OutputParser
 from g4jax.chat.tokenizer import Tokenizer
 from g4jax.guide import Guides, GuideSpec, choice, json_object, json_schema, lark, regex, tool_calls
 from g4jax.guide.either import either
+from g4jax.guide.masks import fill_masks
 
 TOKENIZER = Tokenizer(Path(g4jax.__file__).parent / "assets" / "nano")
 CONTROL = TOKENIZER.control
@@ -45,7 +46,7 @@ def ids_that_begin_with(closer: int | bytes) -> np.ndarray:
 
 def allowed_ids(guide) -> np.ndarray:
     row = np.full(-(-VOCAB_SIZE // 32), 0xFFFFFFFF, np.uint32)
-    guide.fill(row)
+    fill_masks([guide], row[None])
     return np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little"))
 
 
