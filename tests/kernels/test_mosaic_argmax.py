@@ -8,12 +8,13 @@ import pytest
 from pallas_kernels.core import Unsupported, has_mosaic
 from pallas_kernels.linear import mosaic_argmax, reference
 from pallas_kernels.linear.shapes import SHAPES
+from tests.kernels.device import simulates_mosaic
 
 needs_mosaic = pytest.mark.skipif(not has_mosaic(), reason="this jax has no such kernels")
 HEADS = [shape for shape in SHAPES if shape.name == "head"]
 
 
-@needs_mosaic
+@simulates_mosaic
 @pytest.mark.parametrize(
     ("rows", "columns", "k", "programs", "barred"),
     [
@@ -33,7 +34,7 @@ def test_the_column_is_that_of_the_reference(rows, columns, k, programs, barred)
     np.testing.assert_allclose(value, largest, rtol=1e-5)
 
 
-@needs_mosaic
+@simulates_mosaic
 def test_a_row_of_nan_gets_a_column_and_leaves_the_others_alone():
     x = jax.random.normal(jax.random.key(0), (72, 64), jnp.bfloat16).at[5].set(jnp.nan)
     w = jax.random.normal(jax.random.key(1), (520, 64), jnp.bfloat16)

@@ -15,6 +15,7 @@ if not has_mosaic():
     pytest.skip("this jax has no such kernels", allow_module_level=True)
 
 from pallas_kernels.decode_attention import mosaic
+from tests.kernels.device import simulates_mosaic
 
 WIDTH = 8
 
@@ -33,6 +34,7 @@ def make(heads: int, kv_heads: int, head_dim: int, window: int | None, lengths: 
     return jnp.asarray(q, jnp.bfloat16), k, v, jnp.asarray(table, jnp.int32), jnp.asarray(lengths, jnp.int32)
 
 
+@simulates_mosaic
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim", "window", "lengths", "splits"),
     [

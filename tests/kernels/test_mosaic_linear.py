@@ -9,6 +9,7 @@ from pallas_kernels.linear import mosaic, reference
 from pallas_kernels.linear.mosaic import CLUSTER, DEPTH, GatedTile, choose
 from pallas_kernels.linear.shapes import SHAPES
 from pallas_kernels.linear.tiles import PROCESSORS
+from tests.kernels.device import simulates_mosaic
 
 needs_mosaic = pytest.mark.skipif(not has_mosaic(), reason="this jax has no such kernels")
 LARGE = [s for s in SHAPES if s.activation == "gated" and s.n * s.k >= mosaic.MIN_ELEMENTS]
@@ -19,7 +20,7 @@ def operands(rows: int, f: int, k: int, dtype: str = "bfloat16"):
     return x, 0.2 * jax.random.normal(jax.random.key(f), (2 * f, k), dtype)
 
 
-@needs_mosaic
+@simulates_mosaic
 @pytest.mark.parametrize(
     ("rows", "f", "k", "tile"),
     [

@@ -20,6 +20,7 @@ if not has_mosaic():
 from pallas_kernels.prefill_attention import mosaic
 from pallas_kernels.prefill_attention.mosaic import Ring
 from pallas_kernels.prefill_attention.mosaic_program import COMPUTING, ROWS
+from tests.kernels.device import simulates_mosaic
 
 PAD = 3
 SPAN = 5
@@ -62,6 +63,7 @@ def copies_as_on_a_device(monkeypatch):
     monkeypatch.setattr(plgpu, "copy_smem_to_gmem", lambda src, dst: take(src, rounded(dst)))
 
 
+@simulates_mosaic
 @pytest.mark.usefixtures("copies_as_on_a_device")
 @pytest.mark.parametrize(
     ("group", "kv_heads", "head_dim", "window", "pieces", "images", "ring"),
