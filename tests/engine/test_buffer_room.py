@@ -11,7 +11,8 @@ from g4jax.config import Gemma4Config
 from g4jax.engine.buffer_room import EACH, hole_sizes, make_room
 from g4jax.engine.programs import Programs
 from g4jax.testing.configs import tiny
-from scripts.inspect_step import decode_programs
+from scripts.inspect_step import compile_program, decode_programs
+from tests.engine.test_launches import config_of, one_layer_of_each_kind
 
 pytest.importorskip("jax_plugins.xla_cuda13")
 
@@ -42,6 +43,17 @@ def test_there_is_room_for_the_inputs_of_some_launches(rows, table_width, larges
     by_size = collections.Counter(wall.nbytes for wall in walls)
     assert set(by_size.values()) == {EACH}
     assert largest <= max(by_size) < 1.1 * largest
+
+
+@pytest.mark.parametrize("key", [("prefill", 640), ("decode", 104, "greedy")])
+def test_temporaries_of_prompts_and_of_a_hundred_rows_find_no_room_there(key):
+    """Of the smallest release, with some of its layers."""
+    programs = decode_programs(one_layer_of_each_kind(config_of("e2b").text), 128)
+    shapes = dataclasses.replace(programs.step.shapes, table_width=72, prefill_tokens=(640,), decode_steps=8)
+    programs.step = dataclasses.replace(programs.step, shapes=shapes)
+    holes = make_room(programs, SingleDeviceSharding(jax.devices("cpu")[0]))
+    used = compile_program(programs, key, kernels=False).compiled.memory_analysis()
+    assert used.temp_size_in_bytes > 1.5 * max(hole.nbytes for hole in holes)
 
 
 def test_only_decode_of_many_rows_is_compiled_alone():
