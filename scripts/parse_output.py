@@ -18,11 +18,10 @@ from typing import Any, Literal
 import msgspec
 
 from g4jax.chat.events import ParsedMessage, collect
-from g4jax.chat.output import OutputParser
+from g4jax.chat.output import OutputParser, ends_in_thought
 from g4jax.chat.tokenizer import Tokenizer
 from g4jax.engine.checkpoint import find_checkpoint
 from g4jax.engine.options import InvalidOption
-from server.chat_output import ends_in_thought
 
 PROMPTS = {
     "plain": "<bos><|turn>user\nHi<turn|>\n<|turn>model\n",

@@ -6,7 +6,7 @@ from typing import cast
 
 from g4jax.chat.detokenize import StopStrings
 from g4jax.chat.events import Content, Event, Reasoning, ToolCallArguments, ToolCallEnd, ToolCallStart
-from g4jax.chat.output import OutputParser
+from g4jax.chat.output import OutputParser, ends_in_thought
 from g4jax.chat.tokenizer import Tokenizer
 from g4jax.engine.request import TokenLogprobs
 from server.answers import ChatLogprobs, Delta, Function, StopReason, ToolCall
@@ -153,12 +153,6 @@ class ChatOutput:
         if self._wishes.join_reasoning:
             return Delta(content=text)
         return Delta(reasoning_content=text, reasoning=text)
-
-
-def ends_in_thought(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> bool:
-    """The prompt ends within an open channel."""
-    last = next((i for i in reversed(prompt_ids) if i in tokenizer.control_ids), None)
-    return last is not None and last == tokenizer.control.channel_open
 
 
 def _extend(deltas: list[Delta], new: Delta) -> None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from g4jax import guide
+from g4jax.chat.output import ends_in_thought
 from g4jax.guide.either import either
 from g4jax.guide.errors import GrammarError
 from g4jax.guide.spec import GuideSpec
 from server.body import Body
-from server.chat_output import ends_in_thought
 from server.constraint_schemas import ConstraintBody, JsonSchema
 from server.errors import invalid
 from server.schemas import ChatRequest, CompletionRequest, GenerationBody

@@ -353,3 +353,9 @@ _NEUTRAL = frozenset(
     | {"image_open", "image", "image_close", "audio_open", "audio", "audio_close", "video"}
 )
 """Control tokens that change nothing: they are dropped wherever they stand."""
+
+
+def ends_in_thought(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> bool:
+    """The prompt ends within an open channel."""
+    last = next((i for i in reversed(prompt_ids) if i in tokenizer.control_ids), None)
+    return last is not None and last == tokenizer.control.channel_open

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from g4jax.chat.output import ends_in_thought
 from g4jax.chat.tokenizer import Tokenizer
 from server.answers import ChatLogprobs, TokenLogprob
-from server.chat_output import ends_in_thought
 
 
 class TextLogprobs:
