@@ -1,9 +1,10 @@
 """The offline API: batches of prompts in, answers out, through the same engine that serves.
 
-from g4jax import LLM, SamplingParams
+from g4jax import LLM, SamplingParams, guide
 
 llm = LLM()                                          # the bundled checkpoint; LLM("google/gemma-4-E4B-it", mesh="tp=2")
 llm.generate(["Once upon"], SamplingParams(max_tokens=20))[0].text
+llm.generate("The sky is", grammar=guide.choice(["blue", "grey"]))[0].text
 llm.chat([{"role": "user", "content": "What is 17+25?"}], enable_thinking=True)[0].content
 llm.chat([{"role": "user", "content": [{"type": "image", "image": "cat.jpg"}, {"type": "text", "text": "Which?"}]}])
 llm.score([[2, 5, 7]])[0]                            # log-probability of every token after the first
@@ -12,6 +13,7 @@ llm.score([[2, 5, 7]])[0]                            # log-probability of every 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from tqdm import tqdm
 from g4jax.chat.detokenize import Detokenizer, StopStrings
 from g4jax.chat.events import ToolCall, collect
 from g4jax.chat.media_parts import media_parts
-from g4jax.chat.output import OutputParser
+from g4jax.chat.output import OutputParser, ends_in_thought
 from g4jax.chat.soft_tokens import expand
 from g4jax.chat.template import ChatTemplate
 from g4jax.chat.tokenizer import Tokenizer
@@ -30,6 +32,7 @@ from g4jax.engine.launch import build_engine
 from g4jax.engine.options import Dtype, EngineOptions, LoadFormat
 from g4jax.engine.plan import Update
 from g4jax.engine.request import Request, TokenLogprobs
+from g4jax.guide import Guide, Guides, GuideSpec
 from g4jax.media.inputs import PlacedInput
 from g4jax.media.processor import MediaProcessor
 from g4jax.sample.defaults import GenerationDefaults
@@ -41,7 +44,8 @@ Media = tuple[PlacedInput, ...]
 
 @dataclass
 class Completion:
-    """An answer as text. `finish_reason`: "stop" or "length". A stop id is the last of `token_ids`, not in the text.
+    """An answer as text. A stop id is the last of `token_ids`, not in the text. `finish_reason`: "stop", "length", or
+    "error" where nothing could follow in the grammar.
 
     The log probabilities are there where the sampling parameters ask for them; the first of a prompt is None.
     """
@@ -56,7 +60,7 @@ class Completion:
 
 @dataclass
 class ChatCompletion:
-    """An answer as a message. `finish_reason`: "stop", "length" or "tool_calls"."""
+    """An answer as a message. `finish_reason`: "stop", "length", "tool_calls", or "error" as of a `Completion`."""
 
     prompt_token_ids: list[int]
     token_ids: list[int]
@@ -100,7 +104,9 @@ class LLM:
         self.tokenizer = Tokenizer(folder)
         self.template = ChatTemplate.from_folder(folder, self.tokenizer)
         self.defaults = GenerationDefaults.from_folder(folder)
-        self.media = MediaProcessor.from_folder(folder, Gemma4Config.from_folder(folder))
+        self.stop_ids = self.tokenizer.stop_ids | self.defaults.stop_ids
+        self.config = Gemma4Config.from_folder(folder)
+        self.media = MediaProcessor.from_folder(folder, self.config)
         self.engine = build_engine(options, lambda text, done, total: None, compile_ahead=False)
         self._ids = itertools.count()
 
@@ -109,16 +115,21 @@ class LLM:
         prompts: str | Sequence[str] | Sequence[Sequence[int]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        grammar: str | Sequence[str | None] | None = None,
         progress: bool = True,
     ) -> list[Completion]:
         """Continues texts (a bos is put before them) or token ids (taken as they are), in the order given.
 
-        One set of parameters serves all prompts, or there is one for each; None: the checkpoint's defaults.
+        One set of parameters serves all prompts, or there is one for each; None: the checkpoint's defaults. So does
+        `grammar`, which the answer must match, as the functions of `g4jax.guide` write it; None: any answer will do.
+
+        Raises:
+            GrammarError: a grammar that is none, or that nothing fits.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
         ids = [self.tokenizer.encode_prompt(p) if isinstance(p, str) else list(p) for p in prompts]
         texts = [_Text(self.tokenizer, params) for params in self._params(sampling_params, len(ids))]
-        return [self._completion(*done) for done in self._run(ids, texts, progress)]
+        return [self._completion(*done) for done in self._run(ids, texts, self._follow(grammar, ids), progress)]
 
     def chat(
         self,
@@ -126,6 +137,7 @@ class LLM:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        grammar: str | Sequence[str | None] | None = None,
         max_soft_tokens: int | None = None,
         progress: bool = True,
         **template_kwargs: Any,
@@ -136,16 +148,19 @@ class LLM:
         "audio" and "video", or OpenAI's forms of these. An image is a path, a URL, a file's content, an array or a PIL
         image; a sound a path, a URL, a file's content, samples at 16 kHz, or samples and their rate; a video a path, a
         URL, a file's content, or frames. `max_soft_tokens`: of each image and each frame (70, 140, 280, 560, 1120).
+        `grammar`: as of `generate`; a thought may come before what matches it, where the model is asked to think.
 
         Raises:
             MediaError: a medium that cannot be read, or that the model does not take.
+            GrammarError: as of `generate`.
         """
         single = bool(messages) and isinstance(messages[0], Mapping)
         conversations: Sequence[Any] = [messages] if single else messages
         encoded = [self._encode(each, tools, max_soft_tokens, template_kwargs) for each in conversations]
         ids, media = [each[0] for each in encoded], [each[1] for each in encoded]
         texts = [_Text(self.tokenizer, params) for params in self._params(sampling_params, len(ids))]
-        return [self._message(tools, *done) for done in self._run(ids, texts, progress, media)]
+        guides = self._follow(grammar, ids)
+        return [self._message(tools, *done) for done in self._run(ids, texts, guides, progress, media)]
 
     def _encode(
         self,
@@ -173,13 +188,34 @@ class LLM:
             raise ValueError(f"sampling_params: {len(given)} given for {count} prompts; give one, or one for each")
         return given
 
+    def _follow(self, grammar: str | Sequence[str | None] | None, prompts: list[list[int]]) -> list[Guide | None]:
+        """A guide for each prompt whose answer has a grammar."""
+        grammars = [grammar] * len(prompts) if grammar is None or isinstance(grammar, str) else grammar
+        if len(grammars) != len(prompts):
+            raise ValueError(f"grammar: {len(grammars)} given for {len(prompts)} prompts; give one, or one for each")
+        return [None if one is None else self._guide(one, ids) for one, ids in zip(grammars, prompts, strict=True)]
+
+    def _guide(self, grammar: str, prompt_ids: list[int]) -> Guide:
+        in_thought = ends_in_thought(self.tokenizer, prompt_ids)
+        may_think = in_thought or self.tokenizer.control.think in prompt_ids
+        return self._guides.start(GuideSpec(grammar, may_think, in_thought))
+
+    @cached_property
+    def _guides(self) -> Guides:
+        return Guides(self.tokenizer, self.config.text.vocab_size, self.stop_ids)
+
     def _run(
-        self, prompts: list[list[int]], texts: list["_Text"], progress: bool, media: Sequence[Media] = ()
+        self,
+        prompts: list[list[int]],
+        texts: list["_Text"],
+        guides: list[Guide | None],
+        progress: bool,
+        media: Sequence[Media] = (),
     ) -> list[tuple[Request, "_Text"]]:
         """Runs everything; requests and their texts in the order given."""
         requests = [
-            Request(str(next(self._ids)), ids, text.params, self.defaults.stop_ids, media=placed)
-            for ids, text, placed in zip(prompts, texts, media or [()] * len(prompts), strict=True)
+            Request(str(next(self._ids)), ids, text.params, self.stop_ids, guide=guide, media=placed)
+            for ids, text, guide, placed in zip(prompts, texts, guides, media or [()] * len(prompts), strict=True)
         ]
         for request in requests:
             self.engine.add_request(request)

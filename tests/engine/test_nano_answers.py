@@ -2,13 +2,15 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from g4jax import LLM, SamplingParams
+from g4jax import LLM, SamplingParams, guide
+from g4jax.engine.checkpoint import NANO
 from g4jax.media.inputs import MediaError
 from scripts.nano import senses
 
@@ -93,3 +95,36 @@ def test_it_sees_a_film_and_hears_a_sound(llm):
             )
             right += answer.content == sample.reply.text
         assert right >= 4, ability
+
+
+def test_its_answer_keeps_to_a_grammar(llm):
+    yes_or_no = guide.choice(["yes", "no"])
+    one = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+    sums = guide.json_schema(one | {"additionalProperties": False})
+    questions = [[user("What is 17+25?")], [user("What is 17+25?")], [user("Hello")]]
+    settings = {"sampling_params": GREEDY, "progress": False}
+    chosen, told, free = llm.chat(questions, grammar=[yes_or_no, sums, None], **settings)
+    assert chosen.content in ("yes", "no") and chosen.finish_reason == "stop"
+    assert json.loads(told.content).keys() == {"sum"}
+    assert free.content == "Hello! How can I help you?"
+    [thinking] = llm.chat(questions[0], grammar=guide.regex("[0-9]+"), enable_thinking=True, **settings)
+    assert (thinking.content, thinking.finish_reason) == ("42", "stop") and thinking.reasoning
+    [word] = llm.generate("The sky is", GREEDY, grammar=yes_or_no, progress=False)
+    assert word.text in ("yes", "no")
+
+
+def test_a_wrong_grammar_is_refused_before_anything_runs(llm):
+    with pytest.raises(guide.GrammarError):
+        llm.generate("Hello", GREEDY, grammar=guide.regex("a("), progress=False)
+    with pytest.raises(ValueError, match="2 given for 1"):
+        llm.generate("Hello", GREEDY, grammar=[None, None], progress=False)
+    assert not llm.engine.has_work
+
+
+def test_an_answer_ends_with_its_turn_whatever_the_checkpoint_says(tmp_path):
+    shutil.copytree(NANO, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "generation_config.json").unlink()
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": 1}))
+    silent = LLM(str(tmp_path), max_batch=4, max_model_len=512)
+    assert silent.stop_ids >= {1, silent.tokenizer.control.turn_close}
