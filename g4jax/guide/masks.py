@@ -22,7 +22,7 @@ def fill_masks(guides: Sequence[Asking | None], masks: np.ndarray) -> None:
     """Writes what each guide allows next into its row; rows without a guide are left as they are.
 
     masks: uint32 [at least as many rows as guides, ceil(V / 32)], bit i % 32 of word i // 32; all zero at a dead end.
-    Grammars are asked on several processors: with the vocabulary of the releases each takes some 20 us.
+    Grammars are asked on several processors: each takes some 20 us with 262,144 tokens.
     """
     asked = [(guide.asks, row) for row, guide in enumerate(guides) if guide is not None and guide.asks is not None]
     words = masks.view(np.int32)
