@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from g4jax.guide.masks import Asking
 from g4jax.media.inputs import PlacedInput
 from g4jax.sample.params import SamplingParams
 
@@ -22,14 +23,11 @@ class TokenLogprobs(NamedTuple):
 
 
 @runtime_checkable
-class Guide(Protocol):
+class Guide(Asking, Protocol):
     """Says which token may come next; see `g4jax.guide`."""
 
     error: str | None
 
-    @property
-    def asks(self) -> Any: ...
-    def complete(self, row: Any) -> None: ...
     def accept(self, token_id: int) -> None: ...
 
 

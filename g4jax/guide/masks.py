@@ -24,7 +24,8 @@ def fill_masks(guides: Sequence[Asking | None], masks: np.ndarray) -> None:
     masks: uint32 [at least as many rows as guides, ceil(V / 32)], bit i % 32 of word i // 32; all zero at a dead end.
     Grammars are asked on several processors: each takes some 20 us with 262,144 tokens.
     """
-    asked = [(guide.asks, row) for row, guide in enumerate(guides) if guide is not None and guide.asks is not None]
+    asks = [None if guide is None else guide.asks for guide in guides]
+    asked = [(matcher, row) for row, matcher in enumerate(asks) if matcher is not None]
     words = masks.view(np.int32)
     if len(asked) == 1:
         fill_next_token_bitmask(asked[0][0], words, asked[0][1])

@@ -115,17 +115,21 @@ def test_its_answer_keeps_to_a_grammar(llm):
 
 
 def test_a_wrong_grammar_is_refused_before_anything_runs(llm):
+    open_group = guide.regex("a(")
     with pytest.raises(guide.GrammarError):
-        llm.generate("Hello", GREEDY, grammar=guide.regex("a("), progress=False)
+        llm.generate("Hello", GREEDY, grammar=open_group, progress=False)
     with pytest.raises(ValueError, match="2 given for 1"):
         llm.generate("Hello", GREEDY, grammar=[None, None], progress=False)
     assert not llm.engine.has_work
 
 
-def test_an_answer_ends_with_its_turn_whatever_the_checkpoint_says(tmp_path):
+def test_an_answer_ends_with_its_turn_whatever_the_checkpoint_says(tmp_path, monkeypatch):
     shutil.copytree(NANO, tmp_path, dirs_exist_ok=True)
     (tmp_path / "generation_config.json").unlink()
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": 1}))
     silent = LLM(str(tmp_path), max_batch=4, max_model_len=512)
-    assert silent.stop_ids >= {1, silent.tokenizer.control.turn_close}
+    asked = []
+    monkeypatch.setattr(silent.engine, "add_request", asked.append)  # none runs, so nothing is compiled
+    silent.generate("Hello", GREEDY, progress=False)
+    assert asked[0].stop_ids >= {1, silent.tokenizer.control.turn_close}

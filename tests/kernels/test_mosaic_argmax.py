@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels.core import Unsupported, has_mosaic
+from pallas_kernels.core import Unsupported
 from pallas_kernels.linear import mosaic_argmax, reference
 from pallas_kernels.linear.shapes import SHAPES
-from tests.kernels.device import simulates_mosaic
+from tests.kernels.device import needs_mosaic, simulates_mosaic
 
-needs_mosaic = pytest.mark.skipif(not has_mosaic(), reason="this jax has no such kernels")
 HEADS = [shape for shape in SHAPES if shape.name == "head"]
 
 

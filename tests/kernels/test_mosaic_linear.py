@@ -4,14 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from pallas_kernels.core import Unsupported, has_mosaic
+from pallas_kernels.core import Unsupported
 from pallas_kernels.linear import mosaic, reference
 from pallas_kernels.linear.mosaic import CLUSTER, DEPTH, GatedTile, choose
 from pallas_kernels.linear.shapes import SHAPES
 from pallas_kernels.linear.tiles import PROCESSORS
-from tests.kernels.device import simulates_mosaic
+from tests.kernels.device import needs_mosaic, simulates_mosaic
 
-needs_mosaic = pytest.mark.skipif(not has_mosaic(), reason="this jax has no such kernels")
 LARGE = [s for s in SHAPES if s.activation == "gated" and s.n * s.k >= mosaic.MIN_ELEMENTS]
 
 

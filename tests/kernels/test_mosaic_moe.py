@@ -5,16 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels.core import Unsupported, has_mosaic
+from pallas_kernels.core import Unsupported
 from pallas_kernels.moe import mosaic, reference
 from pallas_kernels.moe.mosaic import Tiles, choose
 from pallas_kernels.moe.mosaic_product import DEPTH, Tile
 from pallas_kernels.moe.places import TILE, most_rows, place
 from pallas_kernels.moe.shapes import SHAPES
 from pallas_kernels.moe.spread import BLOCK, spread
-from tests.kernels.device import INTERPRET
+from tests.kernels.device import INTERPRET, needs_mosaic
 
-needs_mosaic = pytest.mark.skipif(not has_mosaic(), reason="this jax has no such kernels")
 E, D, F, K = 6, 128, 64, 2
 TILES = Tiles(Tile(16, stages=3), Tile(16, stages=2))
 

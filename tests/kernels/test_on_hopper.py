@@ -54,6 +54,7 @@ EXCESS = "xla_allow_excess_precision"
 
 ROWS = 104
 TOGETHER = 26
+"""Rows of one call of the reference."""
 WIDTH = 64
 """Pages of a row."""
 PIECES = ((0, 0), (911, 911), (1, 700), (600, 6000), (31, 31), (500, 500))
